@@ -1,8 +1,24 @@
-"""The error a user can mend: one line that names the value, what was expected and the remedy."""
+"""How a run ends early: errors that are one line for the user and carry the process's exit status."""
 
 
 class UserError(ValueError):
-    """Bad input. `str(error)` is one line for the user; at the command line it ends the run with exit status 2."""
+    """Bad input. `str(error)` is one line: the offending value, what was expected, the remedy. Exit status 2."""
+
+    status = 2
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))
+
+
+class Diverged(UserError):
+    """Training met too many non-finite losses or gradients in a row; the last finite checkpoint is kept."""
+
+    status = 3
+
+
+class Interrupted(UserError):
+    """A signal asked the run to stop and it did, after saving. Exit status 128 + the signal's number, as a shell's."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.status = 128 + signum

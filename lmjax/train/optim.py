@@ -1,0 +1,99 @@
+"""Optimizers from optax, schedules as traced functions of the step, and averages of the weights."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.tree_util import keystr, tree_map_with_path
+
+NOT_DECAYED = ("b", "bias", "scale", "offset")
+
+
+def decay_mask(params):
+    """True where weight decay applies: everything but biases and the scales of norms, told by the last name of the path."""
+    return tree_map_with_path(lambda p, _: keystr(p[-1:], simple=True) not in NOT_DECAYED, params)
+
+
+def adamw(learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip=0.0):
+    """AdamW (Loshchilov & Hutter 2019) after clipping the global norm to `clip` (0: no clipping). `learning_rate`: number or schedule."""
+    steps = [optax.clip_by_global_norm(clip)] if clip else []
+    return optax.chain(*steps, optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask))
+
+
+def sgd(learning_rate, *, clip=0.0, scale=1.0, weight_decay=0.0):
+    """Plain gradient descent. `scale` multiplies the mean gradient before clipping: papers that sum the loss over T time
+    steps clip T times the mean. `weight_decay` adds that multiple of the weights to the gradient (an L2 term), before the clip."""
+    steps = [optax.scale(scale)] if scale != 1.0 else []
+    steps += [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    steps += [optax.clip_by_global_norm(clip)] if clip else []
+    return optax.chain(*steps, optax.sgd(learning_rate))
+
+
+def warmup_cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0):
+    """Linear from 0 to `peak` over `warmup` steps, then a half cosine down to `end` at `steps` (nanoGPT's schedule)."""
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        rising = peak * (step + 1) / (warmup + 1)
+        along = jnp.clip((step - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+        return jnp.where(step < warmup, rising, end + 0.5 * (1 + jnp.cos(jnp.pi * along)) * (peak - end))
+
+    return schedule
+
+
+def epoch_decay(start: float, factor: float, steps_per_epoch: int, flat: int):
+    """`start` for the first `flat` epochs, then multiplied by `factor` at each epoch (Zaremba et al. 2014)."""
+
+    def schedule(step):
+        epoch = jnp.asarray(step) // steps_per_epoch + 1
+        return start * jnp.power(jnp.float32(factor), jnp.maximum(epoch - flat, 0))
+
+    return schedule
+
+
+class Averaging(NamedTuple):
+    """init(params) -> average; update(average, params, step) -> average; weights(average) -> params to evaluate with."""
+
+    init: Any
+    update: Any
+    weights: Any
+
+
+def ema(decay: float) -> Averaging:
+    """Exponential moving average of the weights, corrected for its start at zero."""
+
+    def init(params):
+        return {"mean": jax.tree.map(jnp.zeros_like, params), "steps": jnp.zeros((), jnp.int32)}
+
+    def update(average, params, step):
+        mean = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, average["mean"], params)
+        return {"mean": mean, "steps": average["steps"] + 1}
+
+    def weights(average):
+        seen = 1.0 - jnp.power(jnp.float32(decay), average["steps"])
+        return jax.tree.map(lambda m: m / seen, average["mean"])
+
+    return Averaging(init, update, weights)
+
+
+def polyak() -> Averaging:
+    """The mean of the weights since step `since` (Polyak & Juditsky 1992); the weights themselves while `since` is -1.
+
+    Merity et al. 2017 (NT-ASGD) set `since` once the validation loss stops falling; see `start_averaging`.
+    """
+
+    def init(params):
+        return {"mean": jax.tree.map(jnp.copy, params), "since": jnp.full((), -1, jnp.int32)}
+
+    def update(average, params, step):
+        n = jnp.where(average["since"] < 0, 1, step - average["since"] + 1).astype(jnp.float32)
+        mean = jax.tree.map(lambda m, p: m + (p - m) / n, average["mean"], params)
+        return {"mean": mean, "since": average["since"]}
+
+    return Averaging(init, update, lambda average: average["mean"])
+
+
+def start_averaging(state):
+    """The state with Polyak's mean beginning at its step."""
+    return state.replace(average={**state.average, "since": jnp.array(state.step, copy=True)})

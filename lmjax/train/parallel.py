@@ -1,0 +1,184 @@
+"""Where a step runs: one device, several by pmap, or a mesh. The step and the model never know.
+
+Each strategy gives the same five functions over the same `State`, so a run may change from one to another:
+
+    place(state)   host values -> devices        compile(step) -> a function (state, batch, key) -> (state, metrics)
+    host(state)    devices -> canonical numpy    batch(b)      a global batch [B, ...] -> devices, for the compiled step
+    rows(b)        a global batch -> devices, for a plain `jax.jit` over `state.params`: evaluation, sampling
+
+The canonical form, the one in checkpoints, has no device axis anywhere.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+
+from lmjax.errors import UserError
+from lmjax.train.state import State
+
+
+class Axis(NamedTuple):
+    """What a step may ask of the devices it is spread over: sums, concatenation along axis 0, a key of its own."""
+
+    psum: Callable
+    all_gather: Callable
+    fold: Callable
+
+
+ONE = Axis(lambda x: x, lambda x: x, lambda key: key)
+
+
+class Strategy(NamedTuple):
+    name: str
+    devices: tuple
+    place: Callable
+    batch: Callable
+    compile: Callable
+    host: Callable
+    rows: Callable
+
+
+def local(device=None) -> Strategy:
+    """Everything on one device."""
+    device = device or jax.devices()[0]
+
+    def put(tree):
+        return jax.device_put(tree, device)
+
+    def compile(step):
+        return jax.jit(lambda state, batch, key: step(state, batch, key, ONE), donate_argnums=0)
+
+    return Strategy("local", (device,), put, put, compile, jax.device_get, put)
+
+
+def data_parallel(devices=None) -> Strategy:
+    """pmap: every device holds all parameters and a share of the batch; gradients are summed between them."""
+    devices = tuple(devices or jax.devices())
+    n = len(devices)
+    mesh = Mesh(np.array(devices), ("data",))
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    axis = Axis(
+        lambda x: jax.lax.psum(x, "data"),
+        lambda x: jax.tree.map(lambda a: jax.lax.all_gather(a, "data", tiled=True), x),
+        lambda key: jax.random.fold_in(key, jax.lax.axis_index("data")),
+    )
+    state_axes = State(step=None, params=None, opt=None, carry=0, average=None, bad=None)
+
+    def batch(tree):
+        rows = {x.shape[0] for x in jax.tree.leaves(tree)}
+        for b in rows:
+            check_divides(b, n)
+        return jax.tree.map(lambda x: jax.device_put(x.reshape(n, -1, *x.shape[1:]), split), tree)
+
+    def place(state):
+        # Replicated first: a state that arrives on one device and returns on all would be traced twice.
+        return jax.device_put(state.replace(carry=()), everywhere).replace(carry=batch(state.carry))
+
+    def host(state):
+        state = jax.device_get(state)
+        return state.replace(carry=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state.carry))
+
+    def compile(step):
+        return jax.pmap(
+            lambda state, batch, key: step(state, batch, key, axis),
+            axis_name="data",
+            in_axes=(state_axes, 0, None),
+            out_axes=(state_axes, None),
+            donate_argnums=0,
+            devices=devices,
+        )
+
+    return Strategy("pmap", devices, place, batch, compile, host, lambda tree: spread(tree, split))
+
+
+RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "mlp": "model", "gates": "model"}
+
+
+def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=None) -> Strategy:
+    """FSDP and tensor parallelism: parameters split over a mesh by their logical axes, the rest left to the compiler.
+
+    shape: e.g. {"data": 4, "model": 2}. axes: `param.axes(specs)`. rules: logical axis -> mesh axis. A dimension that its
+    mesh axis does not divide, or whose mesh axis the array already uses, stays whole.
+    """
+    devices = tuple(devices or jax.devices())
+    need = int(np.prod(list(shape.values())))
+    if need > len(devices):
+        raise UserError(f"a mesh of {shape} needs {need} devices, here are {len(devices)}: choose a smaller mesh")
+    devices = devices[:need]
+    grid = Mesh(np.array(devices).reshape(*shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
+    rows = NamedSharding(grid, P(rules["batch"]) if rules["batch"] in shape else P())
+
+    def spec(logical, dims):
+        used, names = set(), []
+        for name, size in zip(logical, dims, strict=True):
+            target = rules.get(name) if name else None
+            fits = target in shape and target not in used and size % shape[target] == 0
+            names.append(target if fits else None)
+            used.add(target if fits else None)
+        return P(*names)
+
+    logical = {path: a for path, a in tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0]}
+
+    def sharding(path, x):
+        # An optimizer's or an average's copy of a parameter lies at a path that ends in the parameter's own.
+        for start in range(len(path)):
+            names = logical.get(path[start:])
+            if names is not None and len(names) == x.ndim:
+                return NamedSharding(grid, spec(names, x.shape))
+        return NamedSharding(grid, P())
+
+    def shardings(state):
+        whole = tree_map_with_path(sharding, state.replace(carry=()))
+        return whole.replace(carry=jax.tree.map(lambda _: rows, state.carry))
+
+    def place(state):
+        return jax.device_put(state, shardings(state))
+
+    def batch(tree):
+        for x in jax.tree.leaves(tree):
+            check_divides(x.shape[0], shape.get(rules["batch"], 1))
+        return jax.device_put(tree, rows)
+
+    def compile(step):
+        def pinned(state, batch, key):
+            new, metrics = step(state, batch, key, ONE)
+            return jax.lax.with_sharding_constraint(new, shardings(state)), metrics
+
+        return jax.jit(pinned, donate_argnums=0)
+
+    name = "mesh of " + " x ".join(f"{size} {axis}" for axis, size in shape.items())
+    return Strategy(name, devices, place, batch, compile, jax.device_get, lambda tree: spread(tree, rows))
+
+
+def spread(tree, sharding):
+    """Rows over the devices where they divide evenly; else whole on each."""
+
+    def one(x):
+        whole = NamedSharding(sharding.mesh, P())
+        even = np.ndim(x) and x.shape[0] % len(sharding.device_set) == 0
+        return jax.device_put(x, sharding if even else whole)
+
+    return jax.tree.map(one, tree)
+
+
+def check_divides(rows: int, n: int):
+    """A batch that the devices cannot share evenly is the user's to mend."""
+    if rows % n:
+        raise UserError(f"a batch of {rows} rows does not divide over {n} devices: make it a multiple of {n}")
+
+
+def choose(name: str, axes: Any, shape: dict[str, int] | None = None) -> Strategy:
+    """The strategy of a flag: "local", "pmap", "mesh", or "auto": local on one device, pmap on several."""
+    devices = jax.devices()
+    if name == "mesh":
+        return mesh(shape or {"data": len(devices)}, axes)
+    if name == "pmap" or (name == "auto" and len(devices) > 1):
+        return data_parallel(devices)
+    return local()
+
+

@@ -1,0 +1,84 @@
+"""One training step as a pure function `step(state, batch, key, axis) -> (state, metrics)`.
+
+The loss gives sums, `loss(params, batch, key, carry) -> (sum, (weight, metrics, carry))`, and the one division of the
+program stands here, after the sums of all devices and all micro-batches are in: ragged batches weigh what they hold.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
+    """Sums over a batch [B, ...]: (loss, weight, metrics, gradient), and the carry. Nothing is divided yet.
+
+    With `accumulate` = A the batch is taken in A micro-batches of B/A rows, one after the other: the memory of one,
+    the gradient of all. Micro-batch i holds rows i, i+A, ..., so each device of a mesh keeps its own rows.
+    """
+
+    def one(batch, key, carry):
+        (total, (weight, metrics, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch, key, carry)
+        return (total, weight, metrics, gradient), carry
+
+    if accumulate == 1:
+        return one(batch, key, carry)
+
+    def split(x):
+        return x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
+
+    def join(x):
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    def body(sums, piece):
+        i, batch, carry = piece
+        new, carry = one(batch, jax.random.fold_in(key, i), carry)
+        return jax.tree.map(jnp.add, sums, new), carry
+
+    pieces = (jnp.arange(accumulate), jax.tree.map(split, batch), jax.tree.map(split, carry))
+    first = jax.tree.map(lambda x: x[0], pieces)
+    like = jax.eval_shape(lambda p: one(p[1], key, p[2])[0], first)
+    sums, carry = jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like), pieces)
+    return sums, jax.tree.map(join, carry)
+
+
+def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=None):
+    """A step for a loss and an optax transformation.
+
+    loss: see above. averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported.
+    Metrics are the loss's divided by the weight, with loss, gradient_norm, weight and bad (steps skipped in a row).
+    A step whose loss or gradient is not finite changes nothing but the counts.
+    """
+
+    def step(state, batch, key, axis):
+        key = axis.fold(jax.random.fold_in(key, state.step))
+        sums, carry = gradient_sums(loss, state.params, batch, key, state.carry, accumulate)
+        total, weight, metrics, gradient = axis.psum(sums)
+        scale = 1.0 / jnp.maximum(weight, 1e-12)
+        with jax.named_scope("update"):
+            gradient = jax.tree.map(lambda g: g * scale, gradient)
+            norm = optax.global_norm(gradient)
+            finite = jnp.isfinite(total) & jnp.isfinite(norm)
+            updates, opt = tx.update(gradient, state.opt, state.params)
+            params = optax.apply_updates(state.params, updates)
+            average = state.average if averaging is None else averaging.update(state.average, params, state.step)
+
+        def keep(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        row, total_bad = state.bad[0], state.bad[1]
+        bad = jnp.stack([jnp.where(finite, 0, row + 1), total_bad + jnp.where(finite, 0, 1)])
+        new = state.replace(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            opt=keep(opt, state.opt),
+            carry=keep(carry, state.carry),
+            average=keep(average, state.average),
+            bad=bad,
+        )
+        report = {name: value * scale for name, value in metrics.items()}
+        report |= {"loss": total * scale, "gradient_norm": norm, "weight": weight, "bad": bad[0]}
+        if learning_rate is not None:
+            report["learning_rate"] = learning_rate(state.step)
+        return new, report
+
+    return step
