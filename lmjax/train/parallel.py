@@ -47,13 +47,16 @@ def local(device=None) -> Strategy:
     """Everything on one device."""
     device = device or jax.devices()[0]
 
-    def put(tree):
+    def place(state):
+        return jax.device_put(state, device, may_alias=False)  # the step will donate it
+
+    def batch(tree):
         return jax.device_put(tree, device)
 
     def compile(step):
         return jax.jit(lambda state, batch, key: step(state, batch, key, ONE), donate_argnums=0)
 
-    return Strategy("local", (device,), put, put, compile, jax.device_get, put)
+    return Strategy("local", (device,), place, batch, compile, jax.device_get, batch)
 
 
 def data_parallel(devices=None) -> Strategy:
@@ -77,7 +80,7 @@ def data_parallel(devices=None) -> Strategy:
 
     def place(state):
         # Replicated first: a state that arrives on one device and returns on all would be traced twice.
-        return jax.device_put(state.replace(carry=()), everywhere).replace(carry=batch(state.carry))
+        return jax.device_put(state.replace(carry=()), everywhere, may_alias=False).replace(carry=batch(state.carry))
 
     def host(state):
         state = jax.device_get(state)
@@ -96,7 +99,7 @@ def data_parallel(devices=None) -> Strategy:
     return Strategy("pmap", devices, place, batch, compile, host, lambda tree: spread(tree, split))
 
 
-RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "mlp": "model", "gates": "model"}
+RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "mlp": "model", "cells": "model"}
 
 
 def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=None) -> Strategy:
@@ -137,7 +140,7 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
         return whole.replace(carry=jax.tree.map(lambda _: rows, state.carry))
 
     def place(state):
-        return jax.device_put(state, shardings(state))
+        return jax.device_put(state, shardings(state), may_alias=False)
 
     def batch(tree):
         for x in jax.tree.leaves(tree):

@@ -56,7 +56,7 @@ def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=No
         scale = 1.0 / jnp.maximum(weight, 1e-12)
         with jax.named_scope("update"):
             gradient = jax.tree.map(lambda g: g * scale, gradient)
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
             updates, opt = tx.update(gradient, state.opt, state.params)
             params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,143 @@
+"""The same three steps on one device, eight, a mesh and in micro-batches: the same numbers, for every model."""
+
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax import config, param
+from lmjax.models import gpt, lstm_lm
+from lmjax.train import optim, parallel
+from lmjax.train.state import new_state
+from lmjax.train.step import make_step
+
+B, T, V, STEPS = 16, 8, 64, 3
+
+
+class Family(NamedTuple):
+    specs: dict
+    loss: object
+    carry: object
+
+
+def gpt_family(**changes):
+    c = config.GPT(vocab=V, context=T, layers=2, heads=4, dim=32, **changes)
+    return Family(gpt.gpt_params(c), lambda p, b, k, s: gpt.gpt_loss(p, c, b, k, s), ())
+
+
+def lstm_family(**changes):
+    c = config.LSTM(vocab=V, dim=32, **changes)
+    return Family(lstm_lm.lstm_params(c), lambda p, b, k, s: lstm_lm.lstm_loss(p, c, b, k, s), lstm_lm.lstm_carry(c, B))
+
+
+FAMILIES = {
+    "gpt": gpt_family,
+    "gpt scanned": lambda: gpt_family(scan=True),
+    "gpt remat": lambda: gpt_family(remat=True),
+    "lstm": lstm_family,
+    "lstm tied": lambda: lstm_family(tied=True),
+}
+
+STRATEGIES = {
+    "pmap over 8": lambda axes: parallel.data_parallel(),
+    "mesh 4x2": lambda axes: parallel.mesh({"data": 4, "model": 2}, axes),
+    "FSDP over 8": lambda axes: parallel.mesh({"data": 8}, axes),
+}
+
+
+def batch(i):
+    """Rows of very different weight: a mean of the devices' means would be far off."""
+    rng = np.random.default_rng(i)
+    tokens = rng.integers(0, V, (B, T + 1), np.int32)
+    lengths = np.minimum(rng.integers(1, T + 1, B), np.arange(1, B + 1))
+    weights = (np.arange(T)[None] < lengths[:, None]).astype(np.float32)
+    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights, "start": np.full(B, i == 0)}
+
+
+def run(family, strategy=None, accumulate=1, loss=None):
+    tx = optim.sgd(0.5, clip=1.0)
+    step = make_step(loss or family.loss, tx, accumulate=accumulate, averaging=optim.ema(0.9))
+    state = new_state(param.init(family.specs, jax.random.key(0)), tx, family.carry, optim.ema(0.9))
+    strategy = strategy(param.axes(family.specs)) if strategy else parallel.local()
+    state, compiled = strategy.place(state), strategy.compile(step)
+    losses = []
+    for i in range(STEPS):
+        state, metrics = compiled(state, strategy.batch(batch(i)), jax.random.key(1))
+        losses.append(float(metrics["loss"]))
+    return losses, strategy.host(state)
+
+
+def assert_same(one, other):
+    np.testing.assert_allclose(one[0], other[0], rtol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), one[1], other[1])
+
+
+@pytest.fixture(scope="module")
+def alone():
+    done = {}
+
+    def get(name):
+        if name not in done:
+            done[name] = run(FAMILIES[name]())
+        return done[name]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [*itertools.product(["gpt", "lstm"], STRATEGIES), ("gpt scanned", "mesh 4x2"), ("gpt remat", "pmap over 8"), ("lstm tied", "mesh 4x2")],
+)
+def test_strategies_agree_with_one_device(name, strategy, alone):
+    assert_same(run(FAMILIES[name](), STRATEGIES[strategy]), alone(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"), [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8")]
+)
+def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
+    assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))
+
+
+@pytest.mark.parametrize("name", ["gpt", "lstm"])
+def test_a_forgotten_sum_over_devices_is_caught(name, alone, monkeypatch):
+    broken = parallel.data_parallel()
+    monkeypatch.setattr(jax.lax, "psum", lambda x, axis: x)
+    with pytest.raises(AssertionError):
+        assert_same(run(FAMILIES[name](), lambda axes: broken), alone(name))
+
+
+def test_parameters_are_really_split_over_the_mesh():
+    family = gpt_family()
+    strategy = parallel.mesh({"data": 4, "model": 2}, param.axes(family.specs))
+    tx = optim.adamw(1e-3)
+    state = strategy.place(new_state(param.init(family.specs, jax.random.key(0)), tx))
+    qkv = state.params["blocks"][0]["qkv"]["w"]
+    assert qkv.sharding.shard_shape(qkv.shape) == (8, 3, 2, 8)
+    moments = [x for x in jax.tree.leaves(state.opt) if x.shape == qkv.shape]
+    assert moments and all(m.sharding == qkv.sharding for m in moments)
+
+
+def test_a_step_is_compiled_once_under_every_strategy():
+    family = lstm_family()
+    tx = optim.sgd(0.5)
+    for make in [lambda axes: parallel.local(), *STRATEGIES.values()]:
+        strategy, traces = make(param.axes(family.specs)), []
+
+        def loss(p, b, k, s, traces=traces):
+            traces.append(1)
+            return family.loss(p, b, k, s)
+
+        state = strategy.place(new_state(param.init(family.specs, jax.random.key(0)), tx, family.carry))
+        step = strategy.compile(make_step(loss, tx))
+        for i in range(4):
+            state, _ = step(state, strategy.batch(batch(i)), jax.random.key(1))
+        assert len(traces) == 1
+
+
+def test_a_batch_that_does_not_divide_is_one_line():
+    with pytest.raises(ValueError, match=r"12 rows does not divide over 8 devices"):
+        parallel.data_parallel().batch({"x": jnp.zeros((12, 2))})
