@@ -1,0 +1,122 @@
+"""Command-line flags from a frozen dataclass, read before JAX is imported.
+
+An experiment declares its settings once, and its flags, its help page and its config.json follow:
+
+    @dataclass(frozen=True)
+    class Config:
+        seed: int = setting(0, "start of all randomness", low=0)
+        model: GPT = setting(GPT(), "the network")  # its fields are --model.dim=128, ...
+
+    PRESETS = {"small": {"help": "row 1 of table 2", "model.dim": 200}}
+
+    if __name__ == "__main__":
+        flags.run(main, Config, PRESETS)
+
+What wins, weakest first: the defaults, --preset, --flagfile, the command line. A Config with a field `preset` receives
+the preset's name in it. Bad input raises UserError: one line, and at the command line exit status 2.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from lmjax.errors import UserError
+from lmjax.run.settings import Leaf, build, leaves, similar, value_of
+
+
+def parse(Config, presets: dict[str, dict] | None = None, doc: str = "", argv: list[str] | None = None):
+    """The Config that the command line asks for.
+
+    presets: name -> {dotted setting: value}; the key "help" is its line in --help, which `doc` opens. `argv` includes
+    the program's name, as sys.argv does. Raises UserError for bad input, SystemExit(0) after --help.
+    """
+    program, *args = sys.argv if argv is None else argv
+    presets, known = presets or {}, leaves(Config)
+    if {"--help", "-h", "-help", "--helpfull"} & set(args):
+        from lmjax.run.page import page
+
+        print(page(Config, presets, doc, program), flush=True)
+        raise SystemExit(0)
+    named = {name: _preset(name, preset, known) for name, preset in presets.items()}
+    asked = known | ({"preset": Leaf("preset", str, choices=tuple(presets))} if presets else {})
+
+    lines, rest = _flagfiles(args)
+    given = _read(lines, asked) | _read(rest, asked)
+    defaults = {name: leaf.default for name, leaf in known.items()}
+    values = defaults | (named[given["preset"]] if presets and "preset" in given else {}) | given
+    return build(Config, {name: values[name] for name in known})
+
+
+def _preset(name: str, preset: dict, known: dict[str, Leaf]) -> dict:
+    settings = {key: value for key, value in preset.items() if key != "help"}
+    for key in settings:
+        if key not in known:
+            raise UserError(f"preset {name} sets {key}, which is no setting{similar(key, list(known))}")
+    return {key: value_of(known[key], value, f"preset {name}: --") for key, value in settings.items()}
+
+
+def _read(args: list[str], known: dict[str, Leaf]) -> dict:
+    """The values that `args` gives, by dotted name."""
+    words = flags.FlagValues()  # holds each flag's text; our own settings check it
+    words.set_gnu_getopt(True)  # read past a stray word, so that an unknown flag behind it is named first
+    for name, leaf in known.items():
+        switch = leaf.type is bool and not leaf.many
+        words[name] = flags.Flag(flags.ArgumentParser(), None, name, None, "", boolean=switch, allow_overwrite=False)
+    try:
+        _, *stray = words(["", *args])
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        hint = similar(name, list(known), "--") or similar(name.removeprefix("no"), list(known), "--no")
+        raise UserError(f"unknown flag --{name}{hint or '; --help lists all flags'}") from None
+    except flags.IllegalFlagValueError as error:  # only allow_overwrite raises it here
+        raise UserError(f"{str(error).partition('=')[0].removeprefix('flag ')} is given twice; keep one") from None
+    except flags.Error:  # the last word's value is missing
+        raise UserError(f"{args[-1]} has no value; write {args[-1]}=VALUE") from None
+    except ValueError as error:  # --noname=value
+        raise UserError(f"{error}; write --name=true or --name=false") from None
+    if stray:
+        at = args.index(stray[0])
+        switch = args[at - 1].lstrip("-") if at else ""
+        remedy = f"write --{switch}={stray[0]}" if switch in known else "settings are given as --name=value"
+        raise UserError(f"stray argument {stray[0]!r}: {remedy}; --help lists all flags")
+    return {name: value_of(known[name], words[name].value, "--") for name in known if words[name].present}
+
+
+def _flagfiles(args: list[str]) -> tuple[list[str], list[str]]:
+    """Splits --flagfile=PATH off `args`: (the flags in those files, the other arguments)."""
+    lines, rest, words = [], [], iter(args)
+    for word in words:
+        name, equals, path = word.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            rest.append(word)
+            continue
+        path = path if equals else next(words, "")
+        try:
+            if not path:
+                raise OSError
+            lines += flags.FlagValues().read_flags_from_files([f"--flagfile={path}"])
+        except (flags.Error, OSError, UnicodeDecodeError):
+            expected = "expected a text file with one --name=value a line"
+            raise UserError(f"cannot read --flagfile={path}: {expected}") from None
+    return lines, rest
+
+
+def run(main, Config, presets: dict[str, dict] | None = None) -> None:
+    """Reads the command line and calls main(config): what stands under an experiment's `if __name__ == "__main__"`.
+
+    A UserError ends as one line on stderr and its status, ^C with status 130, a reader that left (`| head`) with 141.
+    """
+    name = os.path.basename(sys.argv[0])
+    try:
+        main(parse(Config, presets, sys.modules[main.__module__].__doc__ or ""))
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it flushes
+        sys.exit(141)

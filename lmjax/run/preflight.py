@@ -1,0 +1,89 @@
+"""Before training: how large the model is, what a step costs, whether it fits, and where it runs."""
+
+import math
+import os
+from pathlib import Path
+
+import jax
+
+
+def preflight(compiled, params_count: int, devices, strategy_name: str, compile_seconds: float, flops: int = 0) -> str:
+    """One line for the user, and a second, a warning, where the step needs more memory than its device has.
+
+    compiled: the step from `.lower(...).compile()`. flops: a step's over all devices, from `flops` below; 0 takes XLA's
+    count, which sees the body of a scan once.
+    """
+    count = flops or int((compiled.cost_analysis() or {}).get("flops", 0)) * len(devices)
+    need, have = memory(compiled), device_memory(devices)
+    line = (
+        f"{params_count:,} parameters, {_unit(count, 'FLOP')} a step, {_unit(need, 'B')} of {_unit(have, 'B')} memory; "
+        f"{strategy_name} on {len(devices)} x {devices[0].device_kind}, compiled in {compile_seconds:.1f} s"
+    )
+    if need > have > 0:
+        line += (
+            f"\nwarning: a step needs {_unit(need, 'B')} and the device has {_unit(have, 'B')}: "
+            "take a smaller batch, accumulate, or recompute blocks (remat)"
+        )
+    return line
+
+
+def flops(function, *args) -> int:
+    """Floating-point operations in the products (matmul, convolution) of function(*args), over all its devices.
+
+    args: arrays or ShapeDtypeStructs. A scan counts its length, a conditional its dearest branch, a while loop a turn.
+    """
+    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _flops(jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        name, params = eqn.primitive.name, eqn.params
+        if name == "dot_general":
+            (summed, _), _ = params["dimension_numbers"]
+            shape = eqn.invars[0].aval.shape
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in summed)
+        elif name == "conv_general_dilated":
+            kernel, layout = eqn.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // kernel[layout[0]]
+        else:
+            parts = [_flops(inner) for inner in _inner(params)]
+            if parts:
+                times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
+                total += times * (max(parts) if name == "cond" else sum(parts))
+    return total
+
+
+def _inner(params):
+    """The jaxprs an equation holds: bodies, branches."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            item = getattr(item, "jaxpr", item)  # a closed one
+            if hasattr(item, "eqns"):
+                yield item
+
+
+def memory(compiled) -> int:
+    """Bytes on each device that XLA plans for a step: arguments, results that reuse none of them, and scratch."""
+    plan = compiled.memory_analysis()
+    if plan is None:
+        return 0
+    fresh = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return plan.argument_size_in_bytes + fresh + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes
+
+
+def device_memory(devices) -> int:
+    """Bytes each device has for us; simulated CPU devices share the machine's."""
+    stats = devices[0].memory_stats() or {}
+    if devices[0].platform != "cpu":
+        return stats.get("bytes_limit", 0)
+    here = [device for device in devices if device.process_index == devices[0].process_index]
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's
+    text = limit.read_text().strip() if limit.exists() else "max"
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, int(text) if text.isdigit() else machine) // len(here)
+
+
+def _unit(number: float, unit: str) -> str:
+    power = min(int(math.log10(max(number, 1))) // 3, 5)
+    return f"{number / 1000**power:.3g} {' kMGTP'[power].strip()}{unit}"

@@ -1,0 +1,86 @@
+"""The folder of a run: locked while one process trains in it, with a config.json that says whose run it holds."""
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from lmjax.errors import UserError
+from lmjax.run.settings import flatten, from_json, text, to_json
+
+# Between two starts of one run: where it is and what it shows, never what is trained.
+MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "profile", "dry_run", "quiet")
+
+
+@contextlib.contextmanager
+def workdir(path, experiment: str, config, may_change=MAY_CHANGE):
+    """Holds the folder of a run, made where it is missing: locked against other processes, with its config.json.
+
+    Yields its Path. UserError where it cannot be had, or holds a run of another experiment or with other settings than
+    `config` (those named in `may_change` apart).
+    """
+    folder = _folder(path)
+    with open(folder / ".lock", "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir={path} is in use by another process: wait for it or choose another") from None
+        except OSError:
+            pass  # a file system without locks
+        asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
+        if (folder / "config.json").exists():
+            _same(path, stored(folder), asked, may_change)
+        else:
+            write(folder / "config.json", asked)
+        yield folder
+
+
+def _folder(path) -> Path:
+    folder = Path(path).expanduser()
+    try:
+        if folder.is_absolute() and not folder.parent.is_dir():  # more likely a slip than a wish
+            raise UserError(f"--workdir={path}: there is no folder {folder.parent}: make it or choose another")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--workdir={path} is a file or lies in one: choose a folder") from None
+    except OSError as error:
+        raise UserError(f"--workdir={path} cannot be written ({error.strerror}): choose another folder") from None
+    return folder
+
+
+def _same(path, was: dict, asked: dict, may_change):
+    if was["experiment"] != asked["experiment"]:
+        raise UserError(f"--workdir={path} is a run of {was['experiment']}: choose another for {asked['experiment']}")
+    old, new = flatten(was["config"]), flatten(asked["config"])
+    for name in {**old, **new}:
+        if name not in may_change and (name not in old or name not in new or old[name] != new[name]):
+            a, b = (text(side[name]) if name in side else "no such setting" for side in (old, new))
+            raise UserError(f"--workdir={path} holds a run with {name}={a}, not {b}: set it so or choose another")
+
+
+def stored(folder) -> dict:
+    """config.json of a workdir: {"experiment": name, "config": settings}. UserError where it is missing or damaged."""
+    path = Path(folder) / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data["experiment"], str) and isinstance(data["config"], dict):
+            return data
+    except OSError:
+        raise UserError(f"--workdir={folder} holds no run: {path} cannot be read") from None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged: expected the experiment and its config; remove it or choose another workdir")
+
+
+def restore(Config, folder):
+    """The config a workdir's run was started with, as a Config."""
+    return from_json(Config, stored(folder)["config"], str(Path(folder) / "config.json"))
+
+
+def write(path: Path, data: dict):
+    """JSON, complete or not at all."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(new, path)
