@@ -22,6 +22,7 @@ import sys
 from absl import flags
 
 from lmjax.errors import UserError
+from lmjax.run import runtime
 from lmjax.run.settings import Leaf, build, leaves, similar, value_of
 
 
@@ -109,7 +110,9 @@ def run(main, Config, presets: dict[str, dict] | None = None) -> None:
     """
     name = os.path.basename(sys.argv[0])
     try:
-        main(parse(Config, presets, sys.modules[main.__module__].__doc__ or ""))
+        config = parse(Config, presets, sys.modules[main.__module__].__doc__ or "")
+        runtime.prepare()
+        main(config)
         sys.stdout.flush()
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -175,11 +175,11 @@ def check_divides(rows: int, n: int):
         raise UserError(f"a batch of {rows} rows does not divide over {n} devices: make it a multiple of {n}")
 
 
-def choose(name: str, axes: Any, shape: dict[str, int] | None = None) -> Strategy:
+def choose(name: str, axes: Any, shape: tuple[int, ...] = ()) -> Strategy:
     """The strategy of a flag: "local", "pmap", "mesh", or "auto": local on one device, pmap on several."""
     devices = jax.devices()
     if name == "mesh":
-        return mesh(shape or {"data": len(devices)}, axes)
+        return mesh(dict(zip(("data", "model"), shape or (len(devices),), strict=False)), axes)
     if name == "pmap" or (name == "auto" and len(devices) > 1):
         return data_parallel(devices)
     return local()

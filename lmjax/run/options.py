@@ -1,0 +1,28 @@
+"""The settings that every training shares: where it runs, how often it looks up, what it keeps."""
+
+from dataclasses import dataclass
+
+from lmjax.config import setting
+
+
+@dataclass(frozen=True)
+class Run:
+    """Base of an experiment's Config: its fields become --workdir, --seed, ..."""
+
+    workdir: str = setting("", "folder of the run; the same one resumes it. Default: a new one under runs/")
+    data_dir: str = setting("", "folder to look for data sets in before downloading; also the variable LMJAX_DATA")
+    seed: int = setting(0, "start of all randomness: initial weights, order of data, dropout", low=0)
+    strategy: str = setting(
+        "auto", "auto: one device alone, several by pmap. mesh: parameters split as well (FSDP, tensor parallel)",
+        choices=("auto", "local", "pmap", "mesh"),
+    )  # fmt: skip
+    mesh: tuple[int, ...] = setting((), "with --strategy=mesh: devices along data,model, e.g. 4,2; default: all along data")
+    accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
+    log_every: int = setting(50, "steps between lines of metrics.jsonl", low=1)
+    evaluate_every: int = setting(0, "steps between validations; 0: the experiment's choice", low=0)
+    save_every: int = setting(0, "steps between checkpoints; 0: at each validation", low=0)
+    keep: int = setting(2, "newest checkpoints to keep, beside the best", low=1)
+    patience: int = setting(10, "non-finite steps in a row, each skipped, that stop the run with status 3", low=1)
+    profile: bool = setting(False, "write a trace of steps 20 to 25 to WORKDIR/trace")
+    dry_run: bool = setting(False, "compile, print the pre-flight line and stop")
+    quiet: bool = setting(False, "print nothing but the results")

@@ -1,0 +1,188 @@
+"""What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lmjax import param
+from lmjax.errors import Interrupted, UserError
+from lmjax.run import preflight, record
+from lmjax.run.log import Log
+from lmjax.train import loop, parallel
+from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.interrupt import interrupts
+from lmjax.train.state import new_state
+from lmjax.train.step import make_step
+
+
+class Session(NamedTuple):
+    """An experiment under way: its name, its Config (a run/options.Run), its folder, the signals that may end it."""
+
+    experiment: str
+    config: Any
+    workdir: Any
+    interrupt: Any
+
+    def say(self, text: str):
+        if not self.config.quiet:
+            print(text, flush=True)
+
+    def check(self):
+        """Raises `Interrupted` where a signal came: to be called wherever the program may stay for more than seconds."""
+        if self.interrupt.requested:
+            raise Interrupted("stopped by a signal; the same command goes on from the last checkpoint", self.interrupt.requested)
+
+
+class Outcome(NamedTuple):
+    """What `fit` leaves: the weights to evaluate with, the validations [{"step", metric: value}], seconds, FLOPs."""
+
+    params: Any
+    history: list
+    seconds: float
+    flops: float
+    parameters: int
+
+
+@contextmanager
+def session(experiment: str, config):
+    """The workdir of a run, locked against a second process, and its signals."""
+    with record.workdir(config.workdir or fresh(experiment), experiment, config) as folder, interrupts() as interrupt:
+        run = Session(experiment, config, folder, interrupt)
+        run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
+        yield run
+
+
+def fresh(experiment: str) -> Path:
+    """A folder under runs/ that no run has taken yet."""
+    numbers = [int(path.name) for path in Path("runs", experiment).glob("*") if path.name.isdigit()]
+    return Path("runs", experiment, f"{max(numbers, default=0) + 1:03}")
+
+
+def finish(session: Session, outcome, metrics: dict, published: dict | None = None, *, complete=True, notes=""):
+    """Writes result.json and prints each metric beside the published one.
+
+    metrics: name -> number. published: name -> (value, source, mark[, better[, points]]), see record.Published.
+    """
+    config = session.config
+    figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
+    result = record.result(
+        session.experiment, config.preset, [config.seed], {name: [value] for name, value in metrics.items()}, figures,
+        complete=complete, wall_seconds=outcome.seconds, flops=outcome.flops, notes=notes,
+    )  # fmt: skip
+    record.write(session.workdir / "result.json", result)
+    for name, value in metrics.items():
+        beside = f"   published {figures[name].value:g} ({figures[name].source})" if name in figures else ""
+        print(f"{name:24} {value:10.4f}{beside}")
+    print(f"{result['verdict']}; the record is {session.workdir / 'result.json'}", flush=True)
+
+
+def fit(
+    session: Session,
+    *,
+    specs,
+    loss,
+    tx,
+    batch: Callable[[int], dict],
+    steps: int,
+    evaluate: Callable[[Any], dict],
+    evaluate_every: int,
+    tokens_per_step: int,
+    carry=(),
+    averaging=None,
+    learning_rate=None,
+    decide=lambda history, state: state,
+) -> Outcome:
+    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, averaging and learning_rate.
+
+    batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
+    best checkpoint. decide(history, state) -> state: called after each validation.
+    """
+    config = session.config
+    strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
+    key, weights_key = jax.random.split(jax.random.key(config.seed))
+
+    def start_anew():
+        return new_state(param.init(specs, weights_key), tx, carry, averaging)
+
+    checkpoints = Checkpoints(session.workdir / "checkpoints", keep=config.keep, best="min")
+    like = jax.eval_shape(start_anew)
+    begun = checkpoints.restore(like)
+    start, state, meta = begun or (0, jax.jit(start_anew)(), {})
+    if start > steps:
+        raise UserError(f"{session.workdir} was trained for {start} steps, more than the {steps} asked for: choose another --workdir")
+    history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
+    state = strategy.place(state)
+    step = make_step(loss, tx, accumulate=config.accumulate, averaging=averaging, learning_rate=learning_rate)
+    began = time.perf_counter()
+    train_step, first = strategy.compile(step), strategy.batch(batch(start))
+    work = preflight.flops(train_step, state, first, key)
+    compiled = train_step.lower(state, first, key).compile()
+    seconds = time.perf_counter() - began
+    session.say(preflight.preflight(compiled, param.count(specs), strategy.devices, strategy.name, seconds, work))
+    if config.dry_run:
+        raise SystemExit(0)
+    began = time.perf_counter()
+
+    with Log(session.workdir, steps, tokens_per_step, config.quiet) as log, checkpoints:
+        log.resume(start)
+        if begun:
+            log.say(f"going on from step {start} of {steps}")
+        trace = tracer(session.workdir / "trace", start) if config.profile else lambda now: None
+
+        def weights(state):
+            return state.params if averaging is None else averaging.weights(state.average)
+
+        def validate(now, state):
+            metrics = evaluate(weights(state))
+            log.metrics(now, metrics)
+            history.append({"step": now, **metrics})
+            return decide(history, state)
+
+        def save(now, state, unfinished):
+            log.sync()
+            seconds = before + time.perf_counter() - began
+            facts = {"history": history, "seconds": seconds, "unfinished": unfinished}
+            score = history[-1]["loss"] if history and history[-1]["step"] == now else None
+            checkpoints.save(now, strategy.host(state), facts, score=score)
+
+        def progress(now):
+            log.progress(now)
+            trace(now)
+
+        hooks = loop.Hooks(log.train, validate, save, progress, session.interrupt)
+        state = loop.train(
+            compiled,
+            state,
+            lambda i: strategy.batch(batch(i)),
+            key,
+            hooks,
+            start=start,
+            steps=steps,
+            log_every=config.log_every,
+            evaluate_every=config.evaluate_every or evaluate_every,
+            save_every=config.save_every or config.evaluate_every or evaluate_every,
+            patience=config.patience,
+            unfinished=meta.get("unfinished"),
+        )
+        checkpoints.wait()
+        log.curves()
+    seconds = before + (time.perf_counter() - began if start < steps else 0.0)
+    return Outcome(weights(state), history, seconds, work * steps, param.count(specs))
+
+
+def tracer(folder, start: int, first=20, last=25):
+    """A hook that writes a profile of the run's 20th to 25th step to `folder`."""
+
+    def trace(now):
+        if now - start == first:
+            jax.profiler.start_trace(str(folder))
+        if now - start == last:
+            jax.block_until_ready(jnp.zeros(()))
+            jax.profiler.stop_trace()
+
+    return trace
