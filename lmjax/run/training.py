@@ -13,6 +13,7 @@ from lmjax import param
 from lmjax.errors import Interrupted, UserError
 from lmjax.run import preflight, record
 from lmjax.run.log import Log
+from lmjax.run.workdir import workdir, write
 from lmjax.train import loop, parallel
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
@@ -51,7 +52,7 @@ class Outcome(NamedTuple):
 @contextmanager
 def session(experiment: str, config):
     """The workdir of a run, locked against a second process, and its signals."""
-    with record.workdir(config.workdir or fresh(experiment), experiment, config) as folder, interrupts() as interrupt:
+    with workdir(config.workdir or fresh(experiment), experiment, config) as folder, interrupts() as interrupt:
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
         yield run
@@ -66,7 +67,7 @@ def fresh(experiment: str) -> Path:
 def finish(session: Session, outcome, metrics: dict, published: dict | None = None, *, complete=True, notes=""):
     """Writes result.json and prints each metric beside the published one.
 
-    metrics: name -> number. published: name -> (value, source, mark[, better[, points]]), see record.Published.
+    metrics: name -> number. published: name -> (value, source, mark), see record.Published.
     """
     config = session.config
     figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
@@ -74,7 +75,7 @@ def finish(session: Session, outcome, metrics: dict, published: dict | None = No
         session.experiment, config.preset, [config.seed], {name: [value] for name, value in metrics.items()}, figures,
         complete=complete, wall_seconds=outcome.seconds, flops=outcome.flops, notes=notes,
     )  # fmt: skip
-    record.write(session.workdir / "result.json", result)
+    write(session.workdir / "result.json", result)
     for name, value in metrics.items():
         beside = f"   published {figures[name].value:g} ({figures[name].source})" if name in figures else ""
         print(f"{name:24} {value:10.4f}{beside}")
@@ -143,12 +144,14 @@ def fit(
             history.append({"step": now, **metrics})
             return decide(history, state)
 
-        def save(now, state, unfinished):
+        def save(now, state, unfinished, wait):
             log.sync()
             seconds = before + time.perf_counter() - began
             facts = {"history": history, "seconds": seconds, "unfinished": unfinished}
             score = history[-1]["loss"] if history and history[-1]["step"] == now else None
             checkpoints.save(now, strategy.host(state), facts, score=score)
+            if wait:
+                checkpoints.wait()
 
         def progress(now):
             log.progress(now)

@@ -23,14 +23,14 @@ class Hooks(NamedTuple):
     log(step, metrics, seconds, steps): the mean metrics of the last `steps` steps, which took `seconds`.
     evaluate(step, state) -> state: every `evaluate_every` steps and at the end; it may decide to change the state, and
         raises `Interrupted` where it finds a signal has come.
-    save(step, state, unfinished): every `save_every` steps, at the end, and when interrupted. `unfinished` is JSON: what
-        `train` wants back, as its argument, when it goes on from there.
+    save(step, state, unfinished, wait): every `save_every` steps, at the end, and when interrupted; `wait`: return when it
+        is on the disk. `unfinished` is JSON: what `train` wants back, as its argument, when it goes on from there.
     progress(step): after each step is launched. interrupt: see interrupt.py.
     """
 
     log: Callable[[int, dict[str, float], float, int], None]
     evaluate: Callable[[int, Any], Any]
-    save: Callable[[int, Any, dict], None]
+    save: Callable[[int, Any, dict, bool], None]
     progress: Callable[[int], None]
     interrupt: Any
 
@@ -55,9 +55,9 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
             hooks.log(now, mean_metrics(values), seconds, len(values))
         pending = []
 
-    def save(now, evaluation_owed=False):
+    def save(now, evaluation_owed=False, wait=True):
         metrics = [{name: float(x) for name, x in m.items()} for m in jax.device_get(pending)]
-        hooks.save(now, state, {"metrics": metrics, "evaluation": evaluation_owed})
+        hooks.save(now, state, {"metrics": metrics, "evaluation": evaluation_owed}, wait)
 
     def pause(now, evaluation):
         """The places where the host waits for the device: evaluate, save, leave."""
@@ -76,7 +76,7 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
                 hooks.interrupt.withdraw()
         stop = hooks.interrupt.requested
         if stop or due(save_every, now) or now == steps:
-            save(now)
+            save(now, wait=bool(stop) or now == steps)
         since += time.perf_counter() - waited
         if stop and now < steps:
             raise Interrupted(f"{signal.Signals(stop).name}: saved at step {now} of {steps}; the same command goes on from there", stop)
@@ -84,6 +84,7 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
     def due(every, now):
         return every > 0 and now % every == 0
 
+    hooks.interrupt.withdraw()  # from here on a step may own the state
     if owed:
         pause(start, evaluation=True)
     for i in range(start, steps):
@@ -98,6 +99,7 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
         evaluation = due(evaluate_every, now) or now == steps
         if evaluation or due(save_every, now) or hooks.interrupt.requested:
             pause(now, evaluation)
+    hooks.interrupt.publish(None)  # all is on the disk
     return state
 
 

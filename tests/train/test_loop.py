@@ -34,7 +34,7 @@ def run(steps=10, start=0, stop_after=None, bad=(), unfinished=None, state=0, st
     hooks = loop.Hooks(
         lambda now, metrics, seconds, n: logged.append((now, metrics, n)),
         evaluate,
-        lambda now, state, unfinished: saved.append((now, state, unfinished)),
+        lambda now, state, unfinished, wait: saved.append((now, state, unfinished)),
         progress,
         interrupt,
     )
