@@ -1,7 +1,8 @@
 """What a run leaves: result.json with its figures beside the published ones, and the copy of it that is kept.
 
-`python -m lmjax.run.record WORKDIR ...` keeps finished runs under experiments/results/; several workdirs, one a seed,
-become one record. What is kept names no path of the machine.
+Kept records lie under experiments/results/ and name no path of the machine; runs of several seeds become one record:
+
+    launch/run.sh -m lmjax.run.record --runs=runs/lstm_ptb/001,runs/lstm_ptb/002
 """
 
 import contextlib
@@ -15,10 +16,13 @@ import shlex
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lmjax.config import setting
 from lmjax.errors import UserError
+from lmjax.run import flags
 from lmjax.run.log import read
 from lmjax.run.settings import text
 from lmjax.run.workdir import stored, write
@@ -155,7 +159,7 @@ def _public(value):
     return os.path.basename(value.rstrip("/")) if private else value
 
 
-def keep(workdirs: list, results=ROOT / "experiments" / "results") -> Path:
+def keep(workdirs, results=ROOT / "experiments" / "results") -> Path:
     """Copies the records of finished runs to results/<experiment>/<preset>/<date>/, merged where there are several.
 
     Kept are result.json, config.json, and of metrics.jsonl every evaluation and some of the training lines.
@@ -228,14 +232,16 @@ def thin(lines: list[dict], most: int = TRAIN_LINES) -> list[dict]:
     return kept
 
 
-def main(folders: list[str]):
-    if not folders:
-        raise UserError("name the workdirs of finished runs: python -m lmjax.run.record WORKDIR ...")
-    print(os.path.relpath(keep(folders)))
+@dataclass(frozen=True)
+class Keep:
+    runs: tuple[str, ...] = setting((), "the workdirs of finished runs, with commas between; they differ in seed alone")
+
+
+def main(config: Keep):
+    if not config.runs:
+        raise UserError("no --runs are given: name the workdirs of finished runs, with commas between")
+    print(os.path.relpath(keep(config.runs)))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"record: {error}")
+    flags.run(main, Keep)

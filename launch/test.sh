@@ -1,0 +1,8 @@
+#!/bin/sh
+# launch/test.sh [pytest arguments]   runs the tests. The first start makes .venv; see run.sh.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$root/launch/environment.sh"
+environment dev,text,plot,tb
+cd "$root"
+exec .venv/bin/python -m pytest "$@"
