@@ -1,0 +1,150 @@
+"""Batches: each is a pure function of its step (and seed), so there is nothing to seek and nothing to save.
+
+A batch is a dict of arrays with the batch's axis first:
+
+    tokens   int32[B,T]    what the model reads
+    targets  int32[B,T]    what it should say next: the token after each
+    weights  float32[B,T]  1 for a target that counts, 0 for padding, which stands at the end of a row
+    start    bool[B]       where rows continue from step to step: True where the carried state begins anew
+"""
+
+import numpy as np
+
+from lmjax.errors import UserError
+
+
+def windows(tokens, batch: int, context: int, seed: int):
+    """Random windows, as nanoGPT draws them: `batch(step)` has `batch` rows of `context` tokens from anywhere.
+
+    tokens: int[N]. Raises UserError where N is too short for one window.
+    """
+    tokens = _checked(tokens, context + 1, f"one window of context={context} and the token after it")
+    rows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1)  # [N-T, T+1], a view
+
+    def at(step: int) -> dict:
+        # Philox is counter-based: keyed by (seed, step) its streams are independent, and cheap to begin.
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], np.uint64)))
+        taken = rows[rng.integers(len(rows), size=batch)]
+        return _batch(taken[:, :-1], taken[:, 1:], np.ones((batch, context)))
+
+    return at
+
+
+def contiguous(tokens, batch: int, unroll: int):
+    """Truncated backpropagation through time (Zaremba et al. 2014): `(batch(step), steps_per_epoch)`.
+
+    The text is cut into `batch` streams side by side; step i reads window i of every stream and begins again after
+    the last, with `start` True. What does not fill a window is left out.
+    tokens: int[N]. Raises UserError where N is too short for one window.
+    """
+    streams = _streams(tokens, batch, unroll)  # [B, N/B]
+    steps = (streams.shape[1] - 1) // unroll
+
+    def at(step: int) -> dict:
+        first = step % steps * unroll
+        return _batch(streams[:, first:first + unroll], streams[:, first + 1:first + unroll + 1],
+                      np.ones((batch, unroll)), start=np.full(batch, first == 0))
+
+    return at, steps
+
+
+def jittered(tokens, batch: int, unroll: int, seed: int):
+    """AWD-LSTM's windows of random length (Merity et al. 2017, section 5): `(batch(step), steps_per_epoch)`.
+
+    A length is normal around `unroll` (in 5 % of the cases around its half) with standard deviation 5, and at least 5.
+    Departure: at most unroll + 10, the bound the authors' code proposes in a comment, so that one shape
+    [B, unroll + 10] serves all; shorter windows are padded at the end. Every target of an epoch is seen once.
+    A batch also has "lengths" int32[B] and "scale" float32[B] = length / unroll, by which the learning rate is to be
+    multiplied. Epochs differ a little in their number of windows: steps_per_epoch is the first one's.
+    tokens: int[N]. Raises UserError where N is too short for one window.
+    """
+    streams = _streams(tokens, batch, unroll)
+    targets = streams.shape[1] - 1
+    longest = unroll + 10
+    # What the epochs so far were, as _jittered_bounds has them, and the step each begins at: only a memory of f(seed).
+    bounds, begins = [], [0]
+
+    def at(step: int) -> dict:
+        while step >= begins[-1]:
+            bounds.append(_jittered_bounds(targets, unroll, longest, seed, epoch=len(bounds)))
+            begins.append(begins[-1] + len(bounds[-1]) - 1)
+        epoch = np.searchsorted(begins, step, side="right") - 1
+        window = step - begins[epoch]
+        first, last = bounds[epoch][window:window + 2]
+        length = int(last - first)
+        return _batch(_padded(streams[:, first:last], longest), _padded(streams[:, first + 1:last + 1], longest),
+                      _padded(np.ones((batch, length)), longest), start=np.full(batch, first == 0),
+                      lengths=np.full(batch, length, np.int32), scale=np.full(batch, length / unroll, np.float32))
+
+    return at, len(_jittered_bounds(targets, unroll, longest, seed, epoch=0)) - 1
+
+
+def evaluation(tokens, batch: int, unroll: int):
+    """Every target once, in streams that carry their state: an iterator of batches.
+
+    The text's targets (every token but the first) are cut into `batch` streams of equal length, the last one padded.
+    Each stream begins without memory, so batch=1 gives a paper's figure and a larger one costs it a little.
+    tokens: int[N]. Raises UserError where N < 2.
+    """
+    tokens = _checked(tokens, 2, "one token and its target")
+    targets = len(tokens) - 1
+    length = -(-targets // batch)
+    first = np.arange(batch) * length
+    end = np.minimum(first + length, targets)
+    return (_rows(tokens, first + at, end, unroll, start=np.full(batch, at == 0)) for at in range(0, length, unroll))
+
+
+def evaluation_windows(tokens, context: int, batch: int):
+    """Every target once, in windows that do not overlap and remember nothing: an iterator of batches.
+
+    The last window is padded, and so is the last batch's number of rows.
+    tokens: int[N]. Raises UserError where N < 2.
+    """
+    tokens = _checked(tokens, 2, "one token and its target")
+    targets = len(tokens) - 1
+    rows = np.arange(batch) * context
+    return (_rows(tokens, at + rows, np.minimum(at + rows + context, targets), context)
+            for at in range(0, targets, batch * context))
+
+
+def _checked(tokens, least: int, what: str) -> np.ndarray:
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise UserError(f"tokens of shape {tokens.shape} and type {tokens.dtype}: expected a row of integers")
+    if len(tokens) < least:
+        raise UserError(f"the text has {len(tokens):,} tokens: expected at least {least:,}, {what}; "
+                        "give more text or a smaller size")
+    return tokens
+
+
+def _streams(tokens, batch: int, unroll: int) -> np.ndarray:
+    tokens = _checked(tokens, batch * (unroll + 1), f"batch={batch} streams of unroll={unroll} and the token after it")
+    length = len(tokens) // batch
+    return tokens[:batch * length].reshape(batch, length)
+
+
+def _jittered_bounds(targets: int, unroll: int, longest: int, seed: int, epoch: int) -> np.ndarray:
+    """Where the windows of an epoch begin and the last ends: int[windows + 1], from 0 to `targets`."""
+    rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+    count = targets // 5 + 1  # none is shorter than 5, so these are enough
+    mean = np.where(rng.random(count) < 0.95, unroll, unroll / 2)
+    ends = np.cumsum(np.clip(rng.normal(mean, 5).astype(int), 5, longest))
+    return np.concatenate([[0], ends[ends < targets], [targets]])
+
+
+def _rows(tokens, first, end, length: int, **more) -> dict:
+    """Rows of `length` targets from `first` [B] on, those at `end` [B] and after it padded."""
+    at = first[:, None] + np.arange(length)  # [B,T]
+    counts = at < end[:, None]
+    at = np.where(counts, at, 0)
+    return _batch(tokens[at] * counts, tokens[at + 1] * counts, counts, **more)
+
+
+def _padded(rows, length: int) -> np.ndarray:
+    return np.pad(rows, ((0, 0), (0, length - rows.shape[1])))
+
+
+def _batch(tokens, targets, weights, **more) -> dict:
+    # Copies: a device may go on reading a batch in place, and no caller's change may reach the text.
+    return {"tokens": np.array(tokens, np.int32, order="C"), "targets": np.array(targets, np.int32, order="C"),
+            "weights": np.array(weights, np.float32), **more}
