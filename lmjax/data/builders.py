@@ -95,7 +95,8 @@ def _texts(builder, split, feature):
         raise UserError(f"tfds:{builder.name} has no split {split}: expected one of {', '.join(builder.info.splits)}")
     with _one_line(builder.name):
         source = builder.as_data_source(split)
-        return [example[feature].decode() for example in source.__getitems__(range(len(source)))]
+        pieces = [range(first, min(first + 10_000, len(source))) for first in range(0, len(source), 10_000)]
+        return [example[feature].decode() for piece in pieces for example in source.__getitems__(piece)]
 
 
 @contextlib.contextmanager
@@ -128,12 +129,16 @@ def prepared(name: str, data_dir=None):
     places = [place for place in (files.own_dir(data_dir), tfds_dir, cache) if place]
     builder, searched = None, []
     for place in places:
+        found = None
         with _one_line(name), contextlib.suppress(tfds.core.registered.DatasetNotFoundError):
-            builder = tfds.builder(name, data_dir=place)
-            if builder.is_prepared() and builder.info.file_format in RANDOM_ACCESS:
-                return builder
-        other = f" (there as {builder.info.file_format.value})" if builder and builder.is_prepared() else ""
-        searched.append(f"{place}{other}")
+            found = tfds.builder(name, data_dir=place)
+        if found is None or not found.is_prepared():
+            builder = found or builder
+            searched.append(str(place))
+        elif found.info.file_format in RANDOM_ACCESS:
+            return found
+        else:
+            searched.append(f"{place} (there as {found.info.file_format.value})")
     nowhere = f"tfds:{name} is not prepared as array_record in {', '.join(searched)}"
     if builder is None:
         near = difflib.get_close_matches(name.partition("/")[0], _names(), n=1)

@@ -134,6 +134,9 @@ def test_refusals(tmp_path):
     refused("tfds:not a name", "tfds:not a name")
     refused("tfds:", "tfds:")
     refused("tfds:pairs/small", "is not a folder", data_dir=tmp_path / "nope")
+    info = tmp_path / "own" / "pairs" / "small" / "2.0.0" / "dataset_info.json"  # as TensorFlow's users have theirs
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    refused("tfds:pairs/small:body", "there as tfrecord", "array_record", data_dir=tmp_path / "own")
 
 
 def test_offline_is_said_at_once(tmp_path, monkeypatch):
