@@ -74,7 +74,6 @@ def main(config):
 
     from lmjax.data import batches, tokenizers
     from lmjax.data.text import load_text
-    from lmjax.decode.sample import complete
     from lmjax.evaluate.perplexity import bits, compile_loss, mean_nll
     from lmjax.models.gpt import gpt_loss, gpt_params
     from lmjax.run.training import finish, fit, session
@@ -116,6 +115,8 @@ def main(config):
                    "best_validation_loss": min(line["loss"] for line in outcome.history)}  # fmt: skip
         finish(run, outcome, metrics, PUBLISHED.get(config.preset, {}))
         if config.sample:
+            from lmjax.decode.sample import complete
+
             print("\n" + complete(outcome.params, model, tokenizer, "\n", config.sample, config.temperature, jax.random.key(config.seed)))
 
 

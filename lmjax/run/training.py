@@ -147,7 +147,7 @@ def fit(
         def save(now, state, unfinished, wait):
             log.sync()
             seconds = before + time.perf_counter() - began
-            facts = {"history": history, "seconds": seconds, "unfinished": unfinished}
+            facts = {"history": list(history), "seconds": seconds, "unfinished": unfinished}
             score = history[-1]["loss"] if history and history[-1]["step"] == now else None
             checkpoints.save(now, strategy.host(state), facts, score=score)
             if wait:

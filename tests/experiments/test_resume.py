@@ -1,0 +1,85 @@
+"""SIGKILL at any moment, then the same command again: the same parameters, optimizer and log, to the bit.
+
+LMJAX_KILLS=10 kills each run ten times; the suite takes fewer.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = int(os.environ.get("LMJAX_KILLS", "3"))
+COMMON = ["--data=text.txt", "--evaluate_every=8", "--save_every=2", "--log_every=3", "--quiet=true"]
+RUNS = {
+    "gpt with accumulation": [
+        "gpt_char.py", "--steps=48", "--accumulate=2", "--batch=4", "--model.context=16", "--model.layers=1",
+        "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--ema=0.9", "--sample=0",
+    ],
+    "lstm with dropout and its state": [
+        "lstm_ptb.py", "--epochs=3", "--batch=2", "--unroll=8", "--model.dim=16", "--model.dropout_input=0.3",
+        "--model.dropout_layer=0.3", "--model.dropout_output=0.3",
+    ],
+}  # fmt: skip
+
+
+def start(name, folder):
+    script, *flags = RUNS[name]
+    command = [sys.executable, str(ROOT / "experiments" / script), *flags, *COMMON, f"--workdir={folder.name}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def end_of(process):
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+
+
+def steps_saved(folder):
+    return max((int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")), default=0)
+
+
+def kill_after(process, folder, step, inside):
+    """Kills once a checkpoint of `step` steps is there: at once, or, `inside`, while the next is being written.
+
+    True where the folder that the save left behind proves it was inside.
+    """
+    while process.poll() is None and steps_saved(folder) < step:
+        time.sleep(0.001)
+    while inside and process.poll() is None and not any((folder / "checkpoints").glob(".tmp-*")):
+        time.sleep(0.0002)
+    process.kill()
+    process.communicate()
+    return any((folder / "checkpoints").glob(".tmp-*"))
+
+
+def what_is_left(folder):
+    """The hashes of every array of the last checkpoint, the log, and what the run decided."""
+    last = max((folder / "checkpoints").glob("[0-9]*"))
+    manifest = json.loads("".join((last / "manifest.json").read_text().splitlines()[:-1]))
+    history = manifest["meta"]["history"]
+    return manifest["step"], manifest["arrays"], history, (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
+    rng = random.Random(name)
+    words = [rng.choice(["the", "cat", "sat", "on", "a", "mat"]) for _ in range(600)]
+    (tmp_path / "text.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(0, 600, 6)))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    end_of(start(name, whole))
+    steps, inside = steps_saved(whole), 0
+    for n, step in enumerate(sorted(rng.sample(range(steps - 4), KILLS))):
+        process = start(name, killed)
+        inside += kill_after(process, killed, step, inside=n % 2 == 0)
+        assert process.returncode == -signal.SIGKILL
+    assert inside >= KILLS // 2
+    end_of(start(name, killed))
+    print(f"{name}: {KILLS} kills, {inside} proven inside a save")
+    assert what_is_left(killed) == what_is_left(whole)
