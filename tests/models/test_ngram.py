@@ -179,7 +179,7 @@ def test_katz_equals_the_dictionary_version():
 
 
 @pytest.mark.parametrize("build", [ngram.kneser_ney, ngram.katz])
-@pytest.mark.parametrize("text", [[1], [1, 1], [1, 2] * 50, [0, 0, 0], list(range(5)), [2] * 100])
+@pytest.mark.parametrize("text", [[1], [1, 1], [1, 2] * 50, [0, 0, 0], list(range(5)), [2] * 100, zipf(0, 2000, 5)])
 def test_tiny_and_regular_texts(build, text):
     for boundary, order in itertools.product([None, END], [1, 3, 5]):
         model = build(text, order, 5, boundary=boundary)
