@@ -113,7 +113,7 @@ def main(config):
         last = outcome.history[-1]
         metrics = {"validation_loss": last["loss"], "bits_per_character": last["bits_per_character"],
                    "best_validation_loss": min(line["loss"] for line in outcome.history)}  # fmt: skip
-        finish(run, outcome, metrics, PUBLISHED.get(config.preset, {}))
+        finish(run, PRESETS, outcome, metrics, PUBLISHED.get(config.preset, {}))
         if config.sample:
             from lmjax.decode.sample import complete
 

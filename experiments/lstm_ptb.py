@@ -29,14 +29,16 @@ class Config(Run):
     unroll: int = setting(20, "tokens of a window: gradients reach no further back", low=1)
     jitter: bool = setting(False, "vary the window's length around unroll, the step in proportion (Merity et al. 2017)")
     epochs: int = setting(13, "passes over the training text", low=1)
-    lr: float = setting(1.0, "learning rate, for the loss summed over a window and averaged over rows", low=0.0)
+    summed: bool = setting(True, "clip and descend the loss summed over the window (Zaremba), not its mean (Merity)")
+    lr: float = setting(1.0, "learning rate", low=0.0)
     flat: int = setting(5, "epochs at the first learning rate", low=0)
     decay: float = setting(0.5, "factor on the learning rate at each epoch after that", low=0.0, high=1.0)
-    clip: float = setting(5.0, "largest norm of the gradient of that sum; 0: no clipping", low=0.0)
-    weight_decay: float = setting(0.0, "share of the weights that each step takes off", low=0.0)
+    clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", low=0.0)
+    shrink: float = setting(0.0, "share of the weights that each step takes off (Gal)", low=0.0)
+    weight_decay: float = setting(0.0, "multiple of the weights added to the gradient (Merity)", low=0.0)
     alpha: float = setting(0.0, "AR: penalty on the square of the last layer's dropped output", low=0.0)
     beta: float = setting(0.0, "TAR: penalty on the square of its change between steps", low=0.0)
-    average: int = setting(0, "NT-ASGD: average the weights once validation has not improved for so many epochs; 0: never", low=0)
+    stuck: int = setting(0, "NT-ASGD: average the weights once validation is worse than all but the last so many; 0: never", low=0)
     samples: int = setting(0, "MC dropout: stochastic passes over the test set whose probabilities are averaged; 0: none", low=0)
 
 
@@ -57,7 +59,7 @@ def dropped(input, layer, output):
 def variational(word, recurrent, other, masks):
     return dropped(other, other, other) | {
         "model.dropout_word": word, "model.dropout_recurrent": recurrent, "model.shared_masks": True,
-        "model.gate_masks": masks, "weight_decay": 1e-7, "samples": 100,
+        "model.gate_masks": masks, "shrink": 1e-7, "samples": 100,
     }  # fmt: skip
 
 
@@ -71,7 +73,14 @@ PRESETS = {
     "gal_medium": {"help": "variational, a mask a gate: test 79.7, MC 78.6", **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 4)},
     "gal_large_tied": {"help": "variational, one mask a layer: test 75.0, MC 74.1", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 1)},
     "gal_large": {"help": "variational, a mask a gate: test 75.2, MC 73.4", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 4)},
-}
+    "awd": {
+        "help": "3 x 1150, weight drop, NT-ASGD, 500 epochs: test 57.3, valid 60.0",
+        "model.layers": 3, "model.dim": 1150, "model.embed": 400, "model.tied": True, "model.shared_masks": True,
+        **dropped(0.4, 0.25, 0.4), "model.dropout_word": 0.1, "model.dropout_weight": 0.5, "unroll": 70, "jitter": True,
+        "epochs": 500, "summed": False, "lr": 30.0, "decay": 1.0, "clip": 0.25, "weight_decay": 1.2e-6, "alpha": 2.0,
+        "beta": 1.0, "stuck": 5,
+    },
+}  # fmt: skip
 
 
 def rows(source, mark, test, valid=None, mc=None):
@@ -94,11 +103,14 @@ PUBLISHED = {
 def main(config):
     import math
 
+    import jax
+    import numpy as np
+
     from lmjax.data import batches
     from lmjax.data.text import load_text
     from lmjax.data.tokenizers import Word
-    from lmjax.evaluate.perplexity import compile_loss, mean_nll
-    from lmjax.models.lstm_lm import lstm_carry, lstm_loss, lstm_params
+    from lmjax.evaluate.perplexity import compile_loss, log_likelihoods, mean_nll, sampled_perplexity
+    from lmjax.models.lstm_lm import lstm_carry, lstm_lm, lstm_loss, lstm_params
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
 
@@ -108,12 +120,15 @@ def main(config):
         tokenizer.save(run.workdir / "tokenizer.json")
         model = replace(config.model, vocab=tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
-        batch, per_epoch = batches.contiguous(train, config.batch, config.unroll)
+        if config.jitter:
+            batch, per_epoch = batches.jittered(train, config.batch, config.unroll, config.seed)
+        else:
+            batch, per_epoch = batches.contiguous(train, config.batch, config.unroll)
 
         def loss(params, batch, key, carry):
-            return lstm_loss(params, model, batch, key, carry)
+            return lstm_loss(params, model, batch, key, carry, alpha=config.alpha, beta=config.beta)
 
-        score = compile_loss(loss)
+        score = compile_loss(lambda params, batch, key, carry: lstm_loss(params, model, batch, key, carry))
 
         def perplexity(tokens, rows, params):
             windows = batches.evaluation(tokens, rows, config.unroll if rows > 1 else 500)
@@ -123,25 +138,53 @@ def main(config):
             value = perplexity(valid, config.batch, params)
             return {"loss": math.log(value), "perplexity": value}
 
+        def average_once_stuck(history, state):
+            """NT-ASGD (Merity et al. 2017, algorithm 1): non-monotonic with respect to the last `stuck` epochs."""
+            losses = [line["loss"] for line in history]
+            stuck = len(losses) > config.stuck and losses[-1] > min(losses[: -config.stuck])
+            return optim.start_averaging(state) if stuck and int(state.average["since"]) < 0 else state
+
         rate = optim.epoch_decay(config.lr, config.decay, per_epoch, config.flat)
+        scale = config.unroll if config.summed else 1.0
         outcome = fit(
             run,
             specs=lstm_params(model),
             loss=loss,
-            tx=optim.sgd(rate, scale=config.unroll, clip=config.clip, shrink=config.weight_decay),
+            tx=optim.sgd(rate, scale=scale, clip=config.clip, weight_decay=config.weight_decay, shrink=config.shrink),
             batch=batch,
             steps=config.epochs * per_epoch,
             evaluate=validate,
             evaluate_every=per_epoch,
             tokens_per_step=config.batch * config.unroll,
             carry=lstm_carry(model, config.batch),
+            averaging=optim.polyak() if config.stuck else None,
+            decide=average_once_stuck if config.stuck else lambda history, state: state,
             learning_rate=rate,
+            update_scale=(lambda batch: batch["scale"][0]) if config.jitter else None,
         )
         metrics = {"validation_perplexity": outcome.history[-1]["perplexity"]}
         if text.test is not None:
-            metrics["test_perplexity"] = perplexity(tokenizer.encode(text.test), 1, outcome.params)
+            test = tokenizer.encode(text.test)
+            metrics["test_perplexity"] = perplexity(test, 1, outcome.params)
+        if text.test is not None and config.samples:
+            rows = min(config.samples, 20)
+            words_kept = replace(model, dropout_word=0.0)  # as the published code at test time
+
+            @jax.jit
+            def sampled(params, batch, carry, key):
+                logits, carry = lstm_lm(params, words_kept, batch["tokens"], carry, key=key)
+                return log_likelihoods(logits, batch["targets"]), carry
+
+            def windows():
+                for window in batches.evaluation(test, 1, 100):
+                    yield {name: np.repeat(array, rows, axis=0) for name, array in window.items()}
+
+            passes = -(-config.samples // rows)
+            metrics["test_perplexity_mc"] = sampled_perplexity(
+                sampled, outcome.params, windows, lstm_carry(model, rows), jax.random.key(config.seed), passes, check=run.check
+            )
         published = PUBLISHED.get(config.preset, {}) if config.data == "ptb" else {}
-        finish(run, outcome, metrics, published)
+        finish(run, PRESETS, outcome, metrics, published)
 
 
 if __name__ == "__main__":

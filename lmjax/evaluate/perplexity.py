@@ -37,6 +37,26 @@ def bits(nats: float) -> float:
     return nats / math.log(2)
 
 
-def mean_of_probabilities(log_likelihoods):
-    """log of the mean over samples: [K,N] log-probabilities of K stochastic passes -> [N] (Gal & Ghahramani's MC dropout)."""
-    return jax.nn.logsumexp(log_likelihoods, axis=0) - jnp.log(log_likelihoods.shape[0])
+def log_likelihoods(logits, targets):
+    """log P(target) [B,T] under logits [B,T,V]."""
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return picked.astype(jnp.float32) - jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1)
+
+
+def sampled_perplexity(model, params, windows, carry, key, passes: int, *, check=lambda: None) -> float:
+    """Perplexity of the mean over stochastic passes of the probability of each token (Gal & Ghahramani's MC dropout).
+
+    model: compiled, (params, batch, carry, key) -> (log-likelihoods [R,T], carry), its R rows R samples. windows(): the
+    text as batches of R equal rows. One key, so one set of masks, serves a pass over the whole text, as in their code.
+    """
+    samples = []
+    for i in range(passes):
+        state, parts = carry, []
+        for batch in windows():
+            values, state = model(params, batch, state, jax.random.fold_in(key, i))
+            parts.append(np.asarray(values)[:, batch["weights"][0] > 0])
+            check()
+        samples.append(np.concatenate(parts, axis=1))
+    samples = np.concatenate(samples).astype(np.float64)  # [samples, tokens]
+    top = samples.max(0)
+    return float(np.exp(-(top + np.log(np.exp(samples - top).mean(0))).mean()))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 
 from lmjax import param
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import preflight, record
+from lmjax.run import flags, preflight, record
 from lmjax.run.log import Log
+from lmjax.run.options import Run
 from lmjax.run.workdir import workdir, write
 from lmjax.train import loop, parallel
 from lmjax.train.checkpoint import Checkpoints
@@ -64,12 +66,15 @@ def fresh(experiment: str) -> Path:
     return Path("runs", experiment, f"{max(numbers, default=0) + 1:03}")
 
 
-def finish(session: Session, outcome, metrics: dict, published: dict | None = None, *, complete=True, notes=""):
+def finish(session: Session, presets: dict, outcome: Outcome, metrics: dict, published: dict | None = None, notes=""):
     """Writes result.json and prints each metric beside the published one.
 
-    metrics: name -> number. published: name -> (value, source, mark), see record.Published.
+    metrics: name -> number. published: name -> (value, source, mark), see record.Published. A run that changed a
+    setting of its preset, other than where and how it ran, is a partial one.
     """
     config = session.config
+    own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
+    complete = replace(config, **{field.name: getattr(own, field.name) for field in fields(Run)}) == own
     figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
     result = record.result(
         session.experiment, config.preset, [config.seed], {name: [value] for name, value in metrics.items()}, figures,
@@ -96,9 +101,10 @@ def fit(
     carry=(),
     averaging=None,
     learning_rate=None,
+    update_scale=None,
     decide=lambda history, state: state,
 ) -> Outcome:
-    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, averaging and learning_rate.
+    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, averaging, learning_rate and update_scale.
 
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
     best checkpoint. decide(history, state) -> state: called after each validation.
@@ -118,7 +124,9 @@ def fit(
         raise UserError(f"{session.workdir} was trained for {start} steps, more than the {steps} asked for: choose another --workdir")
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
     state = strategy.place(state)
-    step = make_step(loss, tx, accumulate=config.accumulate, averaging=averaging, learning_rate=learning_rate)
+    step = make_step(
+        loss, tx, accumulate=config.accumulate, averaging=averaging, learning_rate=learning_rate, update_scale=update_scale
+    )
     began = time.perf_counter()
     train_step, first = strategy.compile(step), strategy.batch(batch(start))
     work = preflight.flops(train_step, state, first, key)

@@ -41,10 +41,11 @@ def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
     return sums, jax.tree.map(join, carry)
 
 
-def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=None):
+def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=None, update_scale=None):
     """A step for a loss and an optax transformation.
 
     loss: see above. averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported.
+    update_scale(batch): a factor on the update, for batches whose length varies.
     Metrics are the loss's divided by the weight, with loss, gradient_norm, weight and bad (steps skipped in a row).
     A step whose loss or gradient is not finite changes nothing but the counts.
     """
@@ -59,6 +60,8 @@ def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=No
             norm = optax.tree.norm(gradient)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
             updates, opt = tx.update(gradient, state.opt, state.params)
+            if update_scale is not None:
+                updates = jax.tree.map(lambda u: u * update_scale(batch), updates)
             params = optax.apply_updates(state.params, updates)
             average = state.average if averaging is None else averaging.update(state.average, params, state.step)
 
