@@ -43,6 +43,8 @@ make_environment() {
     if command -v uv >/dev/null 2>&1; then
         uv pip install --quiet --python "$root/.venv/bin/python" "$@"
     else
+        # Byte code is written as modules are first imported: half the installation's time is saved.
+        [ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || set -- --no-compile "$@"
         "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
     fi
     have=
