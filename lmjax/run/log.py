@@ -141,12 +141,12 @@ class Log:
 def read(path) -> list[dict]:
     """The lines of a .jsonl log, without torn ones; [] where there is no file."""
     lines = []
-    for raw in Path(path).read_bytes().splitlines(keepends=True) if Path(path).exists() else []:
+    for raw in Path(path).read_bytes().splitlines() if Path(path).exists() else []:
         try:
             line = json.loads(raw)
         except ValueError:
             continue
-        if raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
     return lines
 

@@ -1,5 +1,6 @@
 """The --help page of an experiment: what it reruns, its presets and what each changes, its settings by group."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ def page(Config, presets: dict[str, dict], doc: str, program: str) -> str:
     """The page as text, wrapped to the terminal. `doc` is the experiment's docstring, `program` its path."""
     width = max(50, min(shutil.get_terminal_size((100, 24)).columns, 110))
     script = os.path.relpath(program) if os.path.isabs(program) else program
-    usage = f"launch/run.sh {script} {'[--preset=NAME] ' if presets else ''}[--flagfile=FILE] [--SETTING=VALUE ...]"
+    usage = f"launch/run.sh {script} {'[--preset=NAME] ' if presets else ''}[--flagfile=FILE] [--SETTING=VALUE]..."
     parts = [_prose(doc, width)] if doc.strip() else []
     parts.append(_row("Usage:", usage, 8, width))
     if presets:
@@ -23,18 +24,26 @@ def page(Config, presets: dict[str, dict], doc: str, program: str) -> str:
 
 
 def _groups(Config, hidden: set[str], width: int) -> list[str]:
-    groups: dict[str, list[Leaf]] = {"": []}  # the experiment's own settings first
+    """The experiment's own settings, those of each nested dataclass, and last those that a base class gave it."""
+    bases = [base for base in Config.__mro__[1:] if dataclasses.is_dataclass(base)]
+    shared = {field.name for base in bases for field in dataclasses.fields(base)}
+    own, other = (
+        "Settings and their defaults (a switch is also --name or --noname)",
+        "Settings shared with other experiments",
+    )
+    groups: dict[str, list[Leaf]] = {own: []}
     for leaf in leaves(Config).values():
+        outer = leaf.name.rpartition(".")[0]
+        title = f"--{outer}.*: {_about(Config, outer)}" if outer else other if leaf.name in shared else own
         if leaf.name not in hidden:
-            groups.setdefault(leaf.name.rpartition(".")[0], []).append(leaf)
-    names = {leaf.name: f"  --{leaf.name}={text(leaf.default)}" for group in groups.values() for leaf in group}
+            groups.setdefault(title, []).append(leaf)
+    groups[other] = groups.pop(other, [])
+    names = {leaf.name: f"  --{leaf.name}={_shown(leaf.default)}" for members in groups.values() for leaf in members}
     column = min(max(map(len, names.values())) + 2, 40, width // 2)
     parts = []
-    for group, members in groups.items():
-        title = "Settings and their defaults (a switch is also --name or --noname)"
-        title = f"--{group}.*: {_about(Config, group)}" if group else title
+    for title, members in groups.items():
         rows = [_row(names[leaf.name], _explain(leaf), column, width) for leaf in members]
-        parts += ["\n".join([textwrap.fill(title, width), *rows])] if members else []
+        parts += ["\n".join([textwrap.fill(title, width), *rows])] if rows else []
     return parts
 
 
@@ -57,7 +66,11 @@ def _row(left: str, right: str, column: int, width: int) -> str:
 
 def _changes(preset: dict) -> str:
     sets = " ".join(f"--{name}={text(value)}" for name, value in preset.items() if name != "help")
-    return ": ".join(part for part in (preset.get("help"), sets) if part) or "the defaults"
+    return " ".join(part for part in (preset.get("help"), f"[{sets}]" if sets else "") if part)
+
+
+def _shown(value) -> str:
+    return text(value).encode("unicode_escape").decode() if isinstance(value, str) else text(value)
 
 
 def _explain(leaf: Leaf) -> str:

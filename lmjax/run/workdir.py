@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run.settings import flatten, from_json, text, to_json
+from lmjax.run.settings import flatten, text, to_json
 
 # Between two starts of one run: where it is and what it shows, never what is trained.
 MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "profile", "dry_run", "quiet")
@@ -72,11 +72,6 @@ def stored(folder) -> dict:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is damaged: expected the experiment and its config; remove it or choose another workdir")
-
-
-def restore(Config, folder):
-    """The config a workdir's run was started with, as a Config."""
-    return from_json(Config, stored(folder)["config"], str(Path(folder) / "config.json"))
 
 
 def write(path: Path, data: dict):

@@ -186,7 +186,7 @@ def test_the_help_page_reads_from_top_to_bottom(capsys, monkeypatch):
         parse("--help", "--no_such_flag")
     page = capsys.readouterr().out
     assert ended.value.code == 0
-    parts = ["A docstring.", "Usage:", "row 1: --model.dim=32 --optim.lr=1 --optim.clip=none", "--seed=0",
+    parts = ["A docstring.", "Usage:", "row 1 [--model.dim=32 --optim.lr=1 --optim.clip=none]", "--seed=0",
              "--model.*: the network", "--model.dim=64", "--model.bias=true", "(float32 | bfloat16)",
              "--optim.*: Adam with warm-up", "--optim.betas=0.9,0.99"]  # fmt: skip
     places = [page.index(part) for part in parts]
@@ -194,6 +194,19 @@ def test_the_help_page_reads_from_top_to_bottom(capsys, monkeypatch):
     assert max(map(len, page.splitlines())) <= 90
     assert "--preset=  " not in page
     assert "logtostderr" not in page
+
+
+def test_the_help_page_shows_inherited_settings_last(capsys):
+    @dataclass(frozen=True)
+    class Child(Optim):
+        depth: int = setting(3, "its own")
+        model: GPT = setting(GPT(), "the network")
+
+    with pytest.raises(SystemExit):
+        flags.parse(Child, {}, "", ["demo.py", "-h"])
+    page = capsys.readouterr().out
+    assert page.index("--depth=3") < page.index("--model.dim=128") < page.index("--lr=0.001")
+    assert "preset" not in page
 
 
 def test_a_config_survives_json():

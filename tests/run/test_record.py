@@ -13,7 +13,8 @@ from lmjax.errors import UserError
 from lmjax.run import record
 from lmjax.run.log import Log
 from lmjax.run.record import Published
-from lmjax.run.workdir import restore, stored, workdir, write
+from lmjax.run.settings import from_json
+from lmjax.run.workdir import stored, workdir, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def test_a_workdir_is_made_and_holds_its_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with workdir("runs/deep/a", "demo", Config(data="x")) as folder:
         assert stored(folder)["experiment"] == "demo"
-        assert restore(Config, folder) == Config(data="x")
+        assert from_json(Config, stored(folder)["config"]) == Config(data="x")
     with workdir("runs/deep/a", "demo", Config(data="x", workdir="elsewhere", mesh=(8,))):  # the same run
         pass
 
