@@ -8,7 +8,7 @@ Gal & Ghahramani 2016, A theoretically grounded application of dropout in recurr
 Merity et al. 2017, Regularizing and optimizing LSTM language models (AWD-LSTM): masks shared over time, DropConnect on
     the recurrent weights, a tied softmax, and penalties on the last layer's activations (AR) and their change (TAR).
 
-B batch, T window, D width of the word vectors, H cells, G masks for the gates (1 or 4), V vocabulary.
+B batch, T steps of a window, D width of the word vectors, H cells, V vocabulary.
 """
 
 import itertools
@@ -17,25 +17,30 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.losses import cross_entropy
-from lmjax.nn.dropout import dropout, dropout_mask, fold
+from lmjax.nn.dropout import dropout_mask, fold
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, uniform, zeros
 
 
 def lstm_params(config) -> dict:
     """A tree of Param for a config.LSTM: 4 H (D + H + 1) scalars a layer, one bias vector, as the papers count."""
-    sizes = config.sizes
-    start = uniform(config.init_range)
 
-    def bias(key, shape, dtype):
-        return start(key, shape, dtype).at[1].add(config.forget_bias)
+    def start(width):
+        return uniform(config.init_range or width**-0.5)
 
-    softmax = {"b": Param((config.vocab,), ("vocab",), zeros if config.tied else start)}
+    def layer(d, h):
+        def bias(key, shape, dtype):
+            return start(h)(key, shape, dtype).at[1].add(config.forget_bias)
+
+        return lstm_layer_params(d, h, start(h), bias)
+
+    *_, d = sizes = config.sizes
+    softmax = {"b": Param((config.vocab,), ("vocab",), uniform(config.init_range) if config.init_range else zeros)}
     if not config.tied:
-        softmax["w"] = Param((sizes[-1], config.vocab), ("embed", "vocab"), start)
+        softmax["w"] = Param((d, config.vocab), ("embed", "vocab"), uniform(config.init_range or 0.1))
     return {
-        "embed": Param((config.vocab, sizes[0]), ("vocab", "embed"), start),
-        "layers": [lstm_layer_params(d, h, start, bias) for d, h in itertools.pairwise(sizes)],
+        "embed": Param((config.vocab, sizes[0]), ("vocab", "embed"), uniform(config.init_range or 0.1)),
+        "layers": [layer(d, h) for d, h in itertools.pairwise(sizes)],
         "softmax": softmax,
     }
 
@@ -45,52 +50,113 @@ def lstm_carry(config, batch: int) -> list:
     return [(jnp.zeros((batch, h)), jnp.zeros((batch, h))) for h in config.sizes[1:]]
 
 
-def _mask(key, rate, shape, dtype):
-    """Dropout factors, or None where nothing is dropped: no key, or a rate that is the plain number 0."""
-    if key is None or (isinstance(rate, int | float) and rate == 0):
-        return None
-    return dropout_mask(key, rate, shape, dtype)
-
-
-def lstm_hidden(params, config, tokens, carry, *, key=None):
-    """Everything but the softmax: tokens [B,T] and a carry -> (last layer's outputs [B,T,H] undropped, carry).
-
-    `key` None: no dropout. See lstm_lm.
-    """
-    dtype = jnp.dtype(config.dtype)
-    x = params["embed"][tokens.T].astype(dtype)  # [T,B,D]
-    new = []
-    for n, layer in enumerate(params["layers"]):
-        rate = config.dropout_input if n == 0 else config.dropout_layer
-        steps = 1 if config.shared_masks else x.shape[0]
-        mask = _mask(fold(key, "input", n), rate, (steps, x.shape[1], config.gate_masks, x.shape[2]), dtype)
+def lstm_hidden(params, config, tokens, carry, *, key=None, lengths=None):
+    """Everything but the softmax: (the last layer's outputs [B,T,H], not yet dropped, and the carry). See lstm_lm."""
+    x = _embed(params, config, tokens.T, key)  # [T,B,D]
+    after = []
+    for n, (layer, state) in enumerate(zip(params["layers"], carry)):
+        (steps, batch, d), h = x.shape, state[0].shape[-1]
+        rate = config.dropout_layer if n else config.dropout_input
+        shape = (1 if config.shared_masks else steps, batch, config.gate_masks)
         with jax.named_scope(f"lstm{n}"):
-            x, state = lstm_layer(layer, x, carry[n], input_mask=mask)
-        new.append(state)
-    return x.swapaxes(0, 1), new
+            x, state = lstm_layer(
+                _drop_weights(layer, config, fold(key, "weights", n)),
+                x,
+                state,
+                input_mask=_mask(fold(key, "input", n), rate, (*shape, d), x.dtype),
+                hidden_mask=_mask(fold(key, "hidden", n), config.dropout_recurrent, (*shape[1:], h), x.dtype),
+                lengths=lengths,
+            )
+        after.append(state)
+    return x.swapaxes(0, 1), after
 
 
-def lstm_lm(params, config, tokens, carry, *, key=None):
-    """tokens [B,T] and a carry -> (logits [B,T,V] of the next token, carry). `key` None: no dropout."""
-    x, carry = lstm_hidden(params, config, tokens, carry, key=key)
-    x = dropout(fold(key, "output"), x, config.dropout_output)
-    return _logits(params, x), carry
+def lstm_lm(params, config, tokens, carry, *, key=None, lengths=None):
+    """The scores of each next token.
 
+    tokens  int[B,T]
+    carry   the state that the window before left, or lstm_carry(config, B)
+    key     of the dropout; None: no dropout. The same key draws the same masks
+    lengths int[B]: tokens of each row that count, where the rest is padding; None: all
 
-def _logits(params, x):
-    with jax.named_scope("softmax"):
-        softmax = params["softmax"]
-        w = softmax["w"] if "w" in softmax else params["embed"].T
-        return x @ w.astype(x.dtype) + softmax["b"].astype(x.dtype)[None, None]
-
-
-def lstm_loss(params, config, batch, key, carry):
-    """Negative log-likelihood of a window in nats: (sum, (weight, metrics, carry)).
-
-    `batch`: "tokens", "targets", "weights" [B,T] and "start" bool [B], true where a row begins a new text and its carry
-    is to be forgotten.
+    Returns (logits [B,T,V], carry after each row's last token).
     """
-    carry = jax.tree.map(lambda s: jnp.where(batch["start"][:, None], 0.0, s), carry)
-    logits, carry = lstm_lm(params, config, batch["tokens"], carry, key=key)
+    x, carry = lstm_hidden(params, config, tokens, carry, key=key, lengths=lengths)
+    return _softmax(params, _drop_output(x, config, key)), carry
+
+
+def lstm_loss(params, config, batch, key, carry, *, alpha=0.0, beta=0.0):
+    """Negative log-likelihood of a window in nats, as train/step.py wants it: (sum, (weight, metrics, carry)).
+
+    batch: "tokens", "targets", "weights" [B,T]; "start" bool[B], true where a row begins anew and forgets its carry;
+    where rows are padded and go on in the next batch, "lengths" int[B].
+    alpha, beta: weights of AR and TAR (Merity et al. 2017, section 4.6), which apply where there is a key: in training.
+    """
+    carry = jax.tree.map(lambda state: jnp.where(batch["start"][:, None], 0.0, state), carry)
+    x, carry = lstm_hidden(params, config, batch["tokens"], carry, key=key, lengths=batch.get("lengths"))
+    dropped = _drop_output(x, config, key)
+    logits = _softmax(params, dropped)
     total, weight = cross_entropy(logits, batch["targets"], batch["weights"])
-    return total, (weight, {}, carry)
+    if key is None or not (alpha or beta):
+        return total, (weight, {}, carry)
+    penalty = alpha * _activation(dropped, batch["weights"]) + beta * _change(x, batch["weights"])
+    return total + penalty, (weight, {"nll": total}, carry)
+
+
+def _embed(params, config, tokens, key):
+    """Word vectors [T,B,D]. A dropped word type is dropped wherever it stands in a row (Gal & Ghahramani, section 4.2).
+
+    Departure from Merity et al., whose rows share one draw.
+    """
+    x = params["embed"][tokens].astype(config.dtype)
+    if _never(fold(key, "word"), config.dropout_word):
+        return x
+
+    def factor(row, token):
+        return dropout_mask(fold(key, "word", row, token), config.dropout_word, (), x.dtype)
+
+    rows = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return x * jnp.vectorize(factor)(rows, tokens)[..., None]
+
+
+def _drop_weights(layer, config, key):
+    """DropConnect (Wan et al. 2013) on the recurrent weights: one draw for the window and all its rows."""
+    mask = _mask(key, config.dropout_weight, layer["u"].shape, layer["u"].dtype)
+    return layer if mask is None else {**layer, "u": layer["u"] * mask}
+
+
+def _drop_output(x, config, key):
+    (batch, steps, h), key = x.shape, fold(key, "output")
+    mask = _mask(key, config.dropout_output, (batch, 1 if config.shared_masks else steps, h), x.dtype)
+    return x if mask is None else x * mask
+
+
+def _softmax(params, x):
+    """Scores [B,T,V] of the vocabulary before the softmax, for x [B,T,H]."""
+    with jax.named_scope("softmax"):
+        w, b = params["softmax"].get("w"), params["softmax"]["b"].astype(x.dtype)
+        w = params["embed"].T if w is None else w
+        logits = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b[None]
+        return logits.reshape(*x.shape[:-1], -1)
+
+
+def _mask(key, rate, shape, dtype):
+    return None if _never(key, rate) else dropout_mask(key, rate, shape, dtype)
+
+
+def _never(key, rate) -> bool:
+    """Nothing is dropped: there is no key, or the rate is the plain number 0 (a traced one may be anything)."""
+    return key is None or (isinstance(rate, int | float) and rate == 0)
+
+
+def _activation(x, weights):
+    """AR: the mean square of the outputs [B,T,H], summed over the tokens that count."""
+    return (jnp.square(x.astype(jnp.float32)).mean(-1) * weights).sum()
+
+
+def _change(x, weights):
+    """TAR: the mean square of the change of the outputs from step to step. A row of n tokens has n - 1 changes, whose
+    mean it counts n times, so that dividing by the tokens of all rows gives the paper's mean."""
+    square = jnp.square(jnp.diff(x.astype(jnp.float32), axis=1)).mean(-1) * weights[:, 1:]
+    tokens = weights.sum(1)
+    return (square.sum(1) * tokens / jnp.maximum(tokens - 1, 1)).sum()

@@ -2,11 +2,11 @@
 
 For one layer, with h and c the layer's output and cell at step t (Zaremba et al. 2014, section 3):
 
-    i, f, g, o = x_t W + h_{t-1} U + b          sigmoid on i, f, o; tanh on g
+    i, f, g, o = x_t W + h_{t-1} U + b          then sigmoid on i, f, o and tanh on g
     c_t = f c_{t-1} + i g
     h_t = o tanh(c_t)
 
-T steps, B batch, D width of the input, G the four gates (in the order i, f, g, o) or the masks for them, H cells.
+T steps, B batch, D width of the input, H cells; the four gates stand in the order i, f, g, o.
 """
 
 import jax
@@ -24,36 +24,96 @@ def lstm_layer_params(d: int, h: int, weights, bias) -> dict:
     }
 
 
-def _product(x, w, mask):
-    """x [...,D] times w [D,4,H] -> [...,4,H]; a mask [...,4,D] gives each gate its own view of x, [...,1,D] all one."""
-    if mask is None:
-        return jnp.einsum("...d,dgh->...gh", x, w)
-    if mask.shape[-2] == 1:
-        return jnp.einsum("...d,dgh->...gh", x * mask[..., 0, :], w)
-    return jnp.einsum("...gd,dgh->...gh", x[..., None, :] * mask, w)
-
-
-def lstm_layer(params, x, carry, *, input_mask=None, hidden_mask=None):
+def lstm_layer(params, x, carry, *, input_mask=None, hidden_mask=None, lengths=None):
     """One LSTM layer over a window.
 
     x           [T,B,D], in the type to compute in
     carry       (h, c), each [B,H] float32: the state the window before left
-    input_mask  [T|1,B,1|4,D] dropout factors on x; 4: every gate sees its own mask
+    input_mask  [T|1,B,1|4,D] dropout factors on x; 4: each gate sees x through its own
     hidden_mask [B,1|4,H] dropout factors on h_{t-1}, the same at every step (Gal & Ghahramani 2016, eq. 7)
+    lengths     int[B], the steps that count in each row, at least 1; None: all T
 
-    Returns (outputs h_t [T,B,H], carry).
+    Returns (h_t for every step [T,B,H], carry after each row's last step).
     """
     w, u, b = (params[name].astype(x.dtype) for name in ("w", "u", "b"))
-    # The input's product needs no recurrence: one matrix product for all steps, outside the scan.
-    z = _product(x, w, input_mask) + b[None, None]
+    h, c = carry
+    with jax.named_scope("inputs"):  # needs no recurrence: one matrix product for all steps
+        z = _product(x, w, input_mask) + b[None, None]
+    with jax.named_scope("recurrence"):
+        y, cells = _recurrence(z, u, h.astype(x.dtype), c, hidden_mask)
+    if lengths is None:
+        return y, (y[-1].astype(h.dtype), cells[-1])
+    last = (lengths - 1, jnp.arange(len(lengths)))
+    return y, (y[last].astype(h.dtype), cells[last])
 
+
+def _product(x, w, mask):
+    """x [...,D] times w [D,4,H] -> [...,4,H]; a mask [...,4,D] gives each gate its own view of x, [...,1,D] all one."""
+    if mask is not None and mask.shape[-2] == 4:
+        return jnp.einsum("...gd,dgh->...gh", x[..., None, :] * mask, w)
+    x = x if mask is None else x * mask[..., 0, :]
+    # Two axes a side: XLA on CPU transposes w in memory before a product over more.
+    return (x.reshape(-1, x.shape[-1]) @ w.reshape(len(w), -1)).reshape(*x.shape[:-1], *w.shape[1:])
+
+
+def _product_back(dz, w_t, mask):
+    """The gradient of x in _product, for dz [B,4H] and the weights as [4,H,D]."""
+    if mask is not None and mask.shape[-2] == 4:
+        return (jnp.einsum("bgh,ghd->bgd", dz.reshape(len(dz), 4, -1), w_t) * mask).sum(-2)
+    dx = dz @ w_t.reshape(-1, w_t.shape[-1])
+    return dx if mask is None else dx * mask[..., 0, :]
+
+
+@jax.custom_vjp
+def _recurrence(z, u, h, c, mask):
+    """The steps: z [T,B,4,H] = x W + b, u [H,4,H], h and c [B,H] -> every h_t and, in float32, every c_t [T,B,H].
+
+    Differentiated by hand, as in Gers' and everyone's code since: autodiff would add up U's gradient step by step, T
+    products and sums of U's size, where one product over all steps does; and it would save more than gates and cells.
+    """
+    y, cells, _ = _forward(z, u, h, c, mask)
+    return y, cells
+
+
+def _forward(z, u, h, c, mask):
     def step(carry, z):
         h, c = carry
-        i, f, g, o = jnp.moveaxis(z + _product(h, u, hidden_mask), -2, 0)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)  # float32: a sum over hundreds of steps
-        h = (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(x.dtype)
-        return (h, c), h
+        i, f, g, o = jnp.moveaxis((z + _product(h, u, mask)).astype(c.dtype), -2, 0)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        c = f * c + i * g
+        h = (o * jnp.tanh(c)).astype(h.dtype)
+        return (h, c), (h, c, tuple(gate.astype(h.dtype) for gate in (i, f, g, o)))
 
-    h, c = carry
-    (h, c), y = jax.lax.scan(step, (h.astype(x.dtype), c), z)
-    return y, (h.astype(jnp.float32), c)
+    _, saved = jax.lax.scan(step, (h, c), z)
+    return saved
+
+
+def _recurrence_forward(z, u, h, c, mask):
+    y, cells, gates = _forward(z, u, h, c, mask)
+    return (y, cells), (u, h, c, mask, y, cells, gates)
+
+
+def _recurrence_backward(saved, gradients):
+    u, h, c, mask, y, cells, gates = saved
+    h_before, c_before = jnp.concatenate([h[None], y[:-1]]), jnp.concatenate([c[None], cells[:-1]])
+    u_t = u.transpose(1, 2, 0)  # here, not in the loop, where XLA would copy it at every step
+    to_weights = jax.linear_transpose(lambda u: _product(h_before, u, None if mask is None else mask[None]), u)
+
+    def step(carry, this):
+        dh, dc = carry
+        (dy, dcell), (i, f, g, o), c_before, c = this
+        tanh_c = jnp.tanh(c)
+        dh = dh + dy
+        dc = dc + dcell + dh * o * (1 - tanh_c * tanh_c)
+        dz = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)]
+        dz = jnp.concatenate(dz, axis=-1).astype(y.dtype)
+        dh = _product_back(dz, u_t, mask).astype(c.dtype)
+        return (dh, dc * f), dz
+
+    zero = jnp.zeros_like(c)
+    (dh, dc), dz = jax.lax.scan(step, (zero, zero), (gradients, gates, c_before, cells), reverse=True)
+    dz = dz.reshape(*y.shape[:-1], 4, -1)
+    return dz, to_weights(dz)[0], dh.astype(h.dtype), dc, None if mask is None else jnp.zeros_like(mask)
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
