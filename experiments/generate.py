@@ -11,6 +11,7 @@ last `context` tokens only, an LSTM all of them through its state.
 from dataclasses import dataclass
 
 from lmjax.config import setting
+from lmjax.errors import UserError
 from lmjax.run import flags
 
 
@@ -28,8 +29,22 @@ class Config:
 
 
 def main(config):
-    from lmjax.run.models import load
-    print(load, config)
+    import jax
+
+    from lmjax.run import models
+
+    if not config.workdir:
+        raise UserError("no --workdir: give the folder of a run, such as --workdir=runs/gpt_char/001")
+    trained = models.load(config.workdir, config.checkpoint)
+    prompt = config.prompt.replace("\\n", "\n")
+    texts = models.complete(
+        trained, [prompt] * config.samples, config.tokens, key=jax.random.key(config.seed),
+        temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
+    )  # fmt: skip
+    for number, text in enumerate(texts, 1):
+        if config.samples > 1:
+            print(f"--- {number} ---")
+        print(prompt + text if prompt.strip() else text)
 
 
 if __name__ == "__main__":

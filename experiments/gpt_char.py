@@ -76,12 +76,13 @@ def main(config):
     from lmjax.data.text import load_text
     from lmjax.evaluate.perplexity import bits, compile_loss, mean_nll
     from lmjax.models.gpt import gpt_loss, gpt_params
+    from lmjax.run import models
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
 
+    text = load_text(config.data, config.data_dir or None)
+    tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
     with session("gpt_char", config) as run:
-        text = load_text(config.data, config.data_dir or None)
-        tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
         tokenizer.save(run.workdir / "tokenizer.json")
         model = replace(config.model, vocab=tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
@@ -115,9 +116,11 @@ def main(config):
                    "best_validation_loss": min(line["loss"] for line in outcome.history)}  # fmt: skip
         finish(run, PRESETS, outcome, metrics, PUBLISHED.get(config.preset, {}))
         if config.sample:
-            from lmjax.decode.sample import complete
-
-            print("\n" + complete(outcome.params, model, tokenizer, "\n", config.sample, config.temperature, jax.random.key(config.seed)))
+            trained = models.Trained(outcome.params, model, tokenizer)
+            key = jax.random.key(config.seed)
+            (text,) = models.complete(trained, ["\n"], config.sample, key=key, temperature=config.temperature)
+            (run.workdir / "sample.txt").write_text(text, encoding="utf-8")
+            print("\n" + text)
 
 
 if __name__ == "__main__":

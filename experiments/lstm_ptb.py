@@ -114,9 +114,9 @@ def main(config):
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
 
+    text = load_text(config.data, config.data_dir or None)
+    tokenizer = Word.train(text.train)
     with session("lstm_ptb", config) as run:
-        text = load_text(config.data, config.data_dir or None)
-        tokenizer = Word.train(text.train)
         tokenizer.save(run.workdir / "tokenizer.json")
         model = replace(config.model, vocab=tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)

@@ -1,0 +1,106 @@
+"""A trained language model from its workdir, ready to be asked: what generate.py and the end of an experiment need."""
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lmjax import config, param
+from lmjax.data import tokenizers
+from lmjax.decode.sample import Decoder, bucket, generate, pad
+from lmjax.errors import UserError
+from lmjax.models import gpt, lstm_lm
+from lmjax.run.settings import from_json
+from lmjax.run.workdir import stored
+from lmjax.train.checkpoint import Checkpoints
+
+
+class Trained(NamedTuple):
+    """A model's parameters, its config (config.GPT or config.LSTM) and its tokenizer."""
+
+    params: Any
+    model: Any
+    tokenizer: Any
+
+
+def load(workdir: str, which="best") -> Trained:
+    """The model of a run of gpt_char or lstm_ptb; `which` checkpoint: "best" by validation loss, or "last"."""
+    run = stored(workdir)
+    kinds = {"gpt_char": (config.GPT, gpt.gpt_params), "lstm_ptb": (config.LSTM, lstm_lm.lstm_params)}
+    if run["experiment"] not in kinds:
+        raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of {', '.join(kinds)}")
+    kind, specs = kinds[run["experiment"]]
+    model = from_json(kind, run["config"].get("model"), f"{workdir}/config.json")
+    tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
+    model = replace(model, vocab=tokenizer.vocab)
+    found = Checkpoints(Path(workdir) / "checkpoints", best="min").restore_params(param.shapes(specs(model)), which=which)
+    if found is None:
+        raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
+    _, params, _ = found
+    return Trained(jax.device_put(params), model, tokenizer)
+
+
+@functools.cache  # the compiled programs hang on its identity
+def decoder(model) -> Decoder:
+    """How to decode with a model of this config."""
+    return gpt_decoder(model) if isinstance(model, config.GPT) else lstm_decoder(model)
+
+
+def gpt_decoder(model: config.GPT) -> Decoder:
+    def head(params, x):
+        return x[:, -1] @ params["embed"]["token"].T.astype(x.dtype)
+
+    def prefill(params, tokens, valid, room):
+        cache = gpt.gpt_cache(model, *tokens.shape[:1], tokens.shape[1] + room)
+        x, cache = gpt.hidden(params, model, tokens, cache=cache, valid=valid)
+        return head(params, x), cache
+
+    def step(params, cache, token):
+        x, cache = gpt.hidden(params, model, token[:, None], cache=cache)
+        return head(params, x), cache
+
+    return Decoder(prefill, step, model.context)
+
+
+def lstm_decoder(model: config.LSTM) -> Decoder:
+    def step(params, carry, token):
+        logits, carry = lstm_lm.lstm_lm(params, model, token[:, None], carry)
+        return logits[:, -1], carry
+
+    def prefill(params, tokens, valid, room):
+        """Token by token: the state of a row begins with its first token that counts."""
+        B = tokens.shape[0]
+
+        def read(state, column):
+            token, counts = column
+            logits, carry = step(params, state[1], token)
+            return jax.tree.map(lambda new, old: jnp.where(counts[:, None], new, old), (logits, carry), state), None
+
+        state = (jnp.zeros((B, model.vocab), model.dtype), lstm_lm.lstm_carry(model, B))
+        return lax.scan(read, state, (tokens.T, valid.T))[0]
+
+    return Decoder(prefill, step)
+
+
+def complete(trained: Trained, prompts: list[str], count: int, *, key, temperature=1.0, top_k=0, top_p=1.0) -> list[str]:
+    """`count` tokens of continuation for each prompt, as text."""
+    model, tokenizer = trained.model, trained.tokenizer
+    encoded = [tokenizer.encode(prompt) for prompt in prompts]
+    if min(map(len, encoded)) == 0:
+        raise UserError("an empty prompt: give at least one token to go on from, such as --prompt='\\n'")
+    program = decoder(model)
+    # At least one new token must fit beside the prompt.
+    tokens, valid = pad(encoded, program.context and program.context - 1)
+    new = generate(
+        program, trained.params, tokens, valid, key,
+        room=bucket(count), count=count, temperature=temperature, top_k=top_k, top_p=top_p,
+    )  # fmt: skip
+    def behind(prompt, row):
+        # Decoded together: between words stands a space, and a byte pair may be half a character.
+        return tokenizer.decode([*prompt, *row])[len(tokenizer.decode(prompt)) :]
+
+    return [behind(prompt, row) for prompt, row in zip(encoded, jax.device_get(new)[:, :count], strict=True)]
