@@ -144,13 +144,15 @@ def main(config):
             stuck = len(losses) > config.stuck and losses[-1] > min(losses[: -config.stuck])
             return optim.start_averaging(state) if stuck and int(state.average["since"]) < 0 else state
 
-        rate = optim.epoch_decay(config.lr, config.decay, per_epoch, config.flat)
-        scale = config.unroll if config.summed else 1.0
+        # The step takes means: to descend the sum over a window, clipped at c, is to descend T times the mean, clipped at c/T.
+        times = config.unroll if config.summed else 1
+        rate = optim.epoch_decay(config.lr * times, config.decay, per_epoch, config.flat)
         outcome = fit(
             run,
             specs=lstm_params(model),
             loss=loss,
-            tx=optim.sgd(rate, scale=scale, clip=config.clip, weight_decay=config.weight_decay, shrink=config.shrink),
+            tx=optim.sgd(rate, weight_decay=config.weight_decay, shrink=config.shrink),
+            clip=config.clip / times,
             batch=batch,
             steps=config.epochs * per_epoch,
             evaluate=validate,

@@ -99,12 +99,13 @@ def fit(
     evaluate_every: int,
     tokens_per_step: int,
     carry=(),
+    clip=0.0,
     averaging=None,
     learning_rate=None,
     update_scale=None,
     decide=lambda history, state: state,
 ) -> Outcome:
-    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, averaging, learning_rate and update_scale.
+    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, clip, averaging, learning_rate, update_scale.
 
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
     best checkpoint. decide(history, state) -> state: called after each validation.
@@ -125,8 +126,9 @@ def fit(
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
     state = strategy.place(state)
     step = make_step(
-        loss, tx, accumulate=config.accumulate, averaging=averaging, learning_rate=learning_rate, update_scale=update_scale
-    )
+        loss, tx, accumulate=config.accumulate, clip=clip, averaging=averaging,
+        learning_rate=learning_rate, update_scale=update_scale,
+    )  # fmt: skip
     began = time.perf_counter()
     train_step, first = strategy.compile(step), strategy.batch(batch(start))
     work = preflight.flops(train_step, state, first, key)

@@ -15,22 +15,15 @@ def decay_mask(params):
     return tree_map_with_path(lambda p, _: keystr(p[-1:], simple=True) not in NOT_DECAYED, params)
 
 
-def adamw(learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip=0.0):
-    """AdamW (Loshchilov & Hutter 2019) after clipping the global norm to `clip` (0: no clipping). `learning_rate`: number or schedule."""
-    steps = [optax.clip_by_global_norm(clip)] if clip else []
-    return optax.chain(*steps, optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask))
+def adamw(learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
+    """AdamW (Loshchilov & Hutter 2019), decaying the arrays of `decay_mask`. `learning_rate`: a number or a schedule."""
+    return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask)
 
 
-def sgd(learning_rate, *, clip=0.0, scale=1.0, weight_decay=0.0, shrink=0.0):
-    """Plain gradient descent.
-
-    scale: multiplies the mean gradient before clipping; papers that sum the loss over T time steps clip T times the mean.
-    clip: the largest global norm; 0: none. weight_decay: adds that multiple of the weights to the clipped gradient.
-    shrink: takes that share of the weights off at each step, whatever the learning rate (Gal & Ghahramani's code).
-    """
-    steps = [optax.scale(scale)] if scale != 1.0 else []
-    steps += [optax.clip_by_global_norm(clip)] if clip else []
-    steps += [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+def sgd(learning_rate, *, weight_decay=0.0, shrink=0.0):
+    """Plain gradient descent. weight_decay: adds that multiple of the weights to the gradient. shrink: takes that share of
+    the weights off at each step, whatever the learning rate (Gal & Ghahramani's code)."""
+    steps = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     steps += [optax.sgd(learning_rate)]
     steps += [optax.add_decayed_weights(-shrink)] if shrink else []
     return optax.chain(*steps)

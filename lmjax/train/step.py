@@ -41,12 +41,12 @@ def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
     return sums, jax.tree.map(join, carry)
 
 
-def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=None, update_scale=None):
+def make_step(loss, tx, *, accumulate: int = 1, clip: float = 0.0, averaging=None, learning_rate=None, update_scale=None):
     """A step for a loss and an optax transformation.
 
-    loss: see above. averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported.
+    loss: see above. clip: the largest global norm of the mean gradient, longer ones are shortened to it; 0: none. averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported.
     update_scale(batch): a factor on the update, for batches whose length varies.
-    Metrics are the loss's divided by the weight, with loss, gradient_norm, weight and bad (steps skipped in a row).
+    Metrics are the loss's divided by the weight, with loss, gradient_norm (unclipped), weight and bad (steps skipped in a row).
     A step whose loss or gradient is not finite changes nothing but the counts.
     """
 
@@ -56,8 +56,10 @@ def make_step(loss, tx, *, accumulate: int = 1, averaging=None, learning_rate=No
         total, weight, metrics, gradient = axis.psum(sums)
         scale = 1.0 / jnp.maximum(weight, 1e-12)
         with jax.named_scope("update"):
-            gradient = jax.tree.map(lambda g: g * scale, gradient)
-            norm = optax.tree.norm(gradient)
+            # The norm of the sums, so that division and clipping are one factor and one pass over the gradient.
+            norm = optax.tree.norm(gradient) * scale
+            factor = scale * jnp.minimum(1.0, clip / norm) if clip else scale
+            gradient = jax.tree.map(lambda g: g * factor, gradient)
             finite = jnp.isfinite(total) & jnp.isfinite(norm)
             updates, opt = tx.update(gradient, state.opt, state.params)
             if update_scale is not None:

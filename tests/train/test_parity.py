@@ -58,8 +58,8 @@ def batch(i):
 
 
 def run(family, strategy=None, accumulate=1, loss=None):
-    tx = optim.sgd(0.5, clip=1.0)
-    step = make_step(loss or family.loss, tx, accumulate=accumulate, averaging=optim.ema(0.9))
+    tx = optim.sgd(0.5)
+    step = make_step(loss or family.loss, tx, accumulate=accumulate, clip=1.0, averaging=optim.ema(0.9))
     state = new_state(param.init(family.specs, jax.random.key(0)), tx, family.carry, optim.ema(0.9))
     strategy = strategy(param.axes(family.specs)) if strategy else parallel.local()
     state, compiled = strategy.place(state), strategy.compile(step)

@@ -43,9 +43,9 @@ def test_the_gradient_is_of_the_weighted_mean():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(bad):
-    tx = optim.adamw(0.1, clip=1.0)
+    tx = optim.adamw(0.1)
     averaging = optim.ema(0.9)
-    step = make_step(loss, tx, averaging=averaging)
+    step = make_step(loss, tx, clip=1.0, averaging=averaging)
     good, _ = take(step, start(tx, averaging, carry=jnp.zeros(4)), batch())
     skipped, metrics = take(step, good, batch(x=(1.0, bad, 3.0, 4.0)))
     assert int(metrics["bad"]) == 1
@@ -111,13 +111,19 @@ def test_weight_decay_spares_biases_and_norms():
     assert mask == {"qkv": {"w": True, "b": False}, "norm": {"scale": False, "bias": False}}
 
 
-def test_sgd_scales_then_clips_then_steps_then_shrinks():
-    tx = optim.sgd(0.5, scale=10.0, clip=5.0, shrink=0.01)
-    params = {"w": jnp.array([3.0, 4.0])}
-    updates, _ = tx.update({"w": jnp.array([0.3, 0.4])}, tx.init(params), params)
-    np.testing.assert_allclose(updates["w"], -0.5 * jnp.array([3.0, 4.0]) - 0.01 * params["w"], rtol=1e-6)
-    updates, _ = tx.update({"w": jnp.array([3.0, 4.0])}, tx.init(params), params)  # norm 50, clipped to 5
-    np.testing.assert_allclose(updates["w"], -0.5 * jnp.array([3.0, 4.0]) - 0.01 * params["w"], rtol=1e-6)
+def test_sgd_decays_and_shrinks_the_weights():
+    params, gradient = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.3, 0.4])}
+    tx = optim.sgd(0.5, weight_decay=0.1, shrink=0.01)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.5 * (gradient["w"] + 0.1 * params["w"]) - 0.01 * params["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("clip", "moved"), [(0.0, 22.0), (5.0, 5.0), (30.0, 22.0)])
+def test_the_mean_gradient_is_clipped_by_its_norm(clip, moved):
+    tx = optax.sgd(1.0)
+    state, metrics = take(make_step(loss, tx, clip=clip), start(tx), batch(weights=(1.0, 0.0, 0.0, 2.0)))
+    assert float(metrics["gradient_norm"]) == pytest.approx(22.0)
+    assert float(state.params["w"]) == pytest.approx(1.0 + moved)
 
 
 def test_schedules_have_the_published_values():
