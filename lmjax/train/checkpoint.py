@@ -100,7 +100,7 @@ class Checkpoints:
             _check_finite(step, arrays)
             score = None if score is None or np.isnan(score) else float(score)
             head = {"format": FORMAT, "step": int(step), "score": score, "best": self.best, "meta": meta or {}}
-            json.dumps(head)  # what cannot be written fails here, at its caller
+            head = json.loads(json.dumps(head))  # a copy, like the arrays; what cannot be written fails here
             self._thread = threading.Thread(target=self._run, args=(head, arrays), name="checkpoint")
             self._thread.start()
 
@@ -358,6 +358,7 @@ def _commit(temporary, final):
         os.rename(final, old)
     os.rename(temporary, final)
     _fsync(final.parent)
+    _fsync(final.parent.parent)  # the first time, that is where the new entry is
     if replaces:
         shutil.rmtree(old, ignore_errors=True)
 

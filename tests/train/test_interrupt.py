@@ -19,7 +19,9 @@ from lmjax.train.interrupt import interrupts
 
 def tell(word): os.write(1, word.encode() + b"\\n")
 def save(): time.sleep(0.2); tell("saved")
-def inside_c(): tell("ready"); hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)  # minutes; no bytecode, no handler
+def inside_c():  # minutes without a bytecode, so without a handler; "ready" is told when it is well inside
+    threading.Timer(0.1, tell, ["ready"]).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
 def nap(): time.sleep(0.02)
 """
 
@@ -59,7 +61,7 @@ with interrupts(grace=0.5) as interrupt:
     tell("ready")
     while not interrupt.requested: nap()
     interrupt.leaving()
-    time.sleep(1.5)  # longer than the grace: nobody cuts this save short
+    time.sleep(1)  # longer than the grace: nobody cuts this save short
     save()
     raise SystemExit(128 + interrupt.requested)
 """)
@@ -72,8 +74,7 @@ def test_with_nothing_to_lose_it_ends_where_it_stands():
     run = Run("""
 with interrupts() as interrupt:
     interrupt.publish(None)
-    tell("ready")
-    try: time.sleep(60)
+    try: tell("ready"); time.sleep(60)
     except ValueError: pass
     finally: tell("unwound")
 """)
@@ -102,11 +103,11 @@ def test_a_main_thread_that_comes_back_too_late_goes_no_further():
     """Neither on to the next step, whose buffers are being saved, nor out of the block."""
     for last in ("interrupt.withdraw()", "pass"):
         run = Run(f"""
-def slow(): tell("begun"); time.sleep(1); tell("saved")
+def slow(): tell("begun"); time.sleep(0.8); tell("saved")
 with interrupts(grace=0.2) as interrupt:
     interrupt.publish(slow)
     tell("ready")
-    time.sleep(0.7)
+    time.sleep(0.5)
     {last}
 tell("went on")
 """)
