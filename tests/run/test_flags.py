@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -294,15 +293,6 @@ def start(tmp_path, *args):
 def test_a_run_ends_in_a_line_and_a_status(tmp_path, flag, status, out, err):
     done = start(tmp_path, flag)
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
-
-
-def test_a_bad_flag_is_refused_at_once(tmp_path):
-    def once():
-        began = time.perf_counter()
-        assert start(tmp_path, "--seed=x").returncode == 2
-        return time.perf_counter() - began
-
-    assert min(once() for _ in range(3)) < 0.5
 
 
 def test_an_error_carries_its_own_status(capsys, monkeypatch):
