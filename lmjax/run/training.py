@@ -55,6 +55,7 @@ class Outcome(NamedTuple):
 def session(experiment: str, config):
     """The workdir of a run, locked against a second process, and its signals."""
     with workdir(config.workdir or fresh(experiment), experiment, config) as folder, interrupts() as interrupt:
+        interrupt.publish(None)  # nothing to save yet
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
         yield run

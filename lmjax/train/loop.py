@@ -70,11 +70,14 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
             try:
                 state = hooks.evaluate(now, state)
             except Interrupted:
+                hooks.interrupt.leaving()
                 save(now, evaluation_owed=True)
                 raise
             finally:
                 hooks.interrupt.withdraw()
         stop = hooks.interrupt.requested
+        if stop:
+            hooks.interrupt.leaving()
         if stop or due(save_every, now) or now == steps:
             save(now, wait=bool(stop) or now == steps)
         since += time.perf_counter() - waited

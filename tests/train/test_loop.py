@@ -13,7 +13,7 @@ from lmjax.train import loop
 def run(steps=10, start=0, stop_after=None, bad=(), unfinished=None, state=0, stop_in_evaluation=None, **options):
     """A run whose state is a number; returns (state, what was logged, saved, evaluated), or the error beside them."""
     logged, saved, evaluated = [], [], []
-    interrupt = SimpleNamespace(requested=None, publish=lambda save: None, withdraw=lambda: None)
+    interrupt = SimpleNamespace(requested=None, publish=lambda save: None, withdraw=lambda: None, leaving=lambda: None)
 
     def step(state, batch, key):
         row = 1 + step.row if batch in bad else 0
