@@ -23,7 +23,9 @@ class Config:
     samples: int = setting(1, "continuations to draw at once", low=1)
     temperature: float = setting(0.8, "below 1 safer, above 1 wilder, 0: always the likeliest token", low=0.0)
     top_k: int = setting(0, "draw among the so many likeliest tokens only; 0: all", low=0)
-    top_p: float = setting(1.0, "draw among the likeliest tokens that together have this probability", low=0.0, high=1.0)
+    top_p: float = setting(
+        1.0, "draw among the likeliest tokens that together have this probability", low=0.0, high=1.0
+    )
     seed: int = setting(0, "of the draws", low=0)
     checkpoint: str = setting("best", "by validation loss, or the last", choices=("best", "last"))
 

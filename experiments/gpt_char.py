@@ -7,8 +7,9 @@ three minutes on two cores, and ends with the validation loss in nats, bits per 
 
     bash launch/run.sh experiments/gpt_char.py --preset=nanogpt_cpu --data_dir=DATA
 
-is nanoGPT's CPU recipe on tinyshakespeare: validation loss 1.88 after 2,000 steps, about two minutes on two cores. Needs
-tinyshakespeare/input.txt under DATA, or a connection to fetch it. On a GPU, --preset=nanogpt_gpu reaches 1.47 in minutes.
+is nanoGPT's CPU recipe on tinyshakespeare: validation loss 1.88 after 2,000 steps, about two minutes on two cores.
+Needs tinyshakespeare/input.txt under DATA, or a connection to fetch it. On a GPU, --preset=nanogpt_gpu is its larger
+row, validation loss 1.47.
 On several devices the same command shares each batch among them (pmap); --strategy=mesh --mesh=4,2 splits the
 parameters as well. --data=PATH takes a text file or folder of your own, --tokenizer=bpe larger units than characters.
 
@@ -17,9 +18,9 @@ The same command with the same --workdir goes on where a stopped run was, to the
 Papers: Radford et al. 2019 (GPT-2). Recipes: github.com/karpathy/nanoGPT, config/train_shakespeare_char.py and README.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from lmjax.config import GPT, setting
+from lmjax.config import GPT, setting, sized
 from lmjax.run import flags
 from lmjax.run.options import Run
 
@@ -29,7 +30,8 @@ class Config(Run):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), tinyshakespeare, wikitext-2, tfds:NAME, or a text file or folder")
     tokenizer: str = setting(
-        "character", "units of the text; bpe: byte pairs trained on it; or the path of a tokenizer.json or a GPT-2 vocabulary folder"
+        "character",
+        "units of the text: character, word, bpe (byte pairs trained on it), or the path of a tokenizer",
     )
     vocab: int = setting(8192, "with --tokenizer=bpe: units to learn", low=258)
     model: GPT = setting(GPT(context=128), "the network")
@@ -41,7 +43,9 @@ class Config(Run):
     beta2: float = setting(0.99, "AdamW's decay of squared gradients", low=0.0, high=1.0)
     weight_decay: float = setting(0.1, "AdamW's decay of matrices", low=0.0)
     clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping", low=0.0)
-    ema: float = setting(0.0, "evaluate an exponential moving average of the weights with this decay; 0: the weights", low=0.0, high=1.0)
+    ema: float = setting(
+        0.0, "evaluate an exponential moving average of the weights with this decay; 0: the weights", low=0.0, high=1.0
+    )
     sample: int = setting(400, "tokens to generate at the end", low=0)
     temperature: float = setting(0.8, "of the sample: below 1 safer, above 1 wilder, 0 always the likeliest", low=0.0)
 
@@ -58,8 +62,9 @@ PRESETS = {
     },
     "gpt2": {
         "help": "GPT-2's size (124 M) in bf16 on --data of your own or from TFDS: 0.5 M tokens a step",
-        "data": "wikitext-2", "tokenizer": "bpe", "vocab": 50257, "model.layers": 12, "model.heads": 12, "model.dim": 768,
-        "model.context": 1024, "model.dtype": "bfloat16", "batch": 480, "accumulate": 40, "steps": 600_000, "lr": 6e-4,
+        "data": "wikitext-2", "tokenizer": "bpe", "vocab": 50257, "model.layers": 12, "model.heads": 12,
+        "model.dim": 768, "model.context": 1024, "model.dtype": "bfloat16", "batch": 480, "accumulate": 40,
+        "steps": 600_000, "lr": 6e-4,
         "lr_end": 6e-5, "warmup": 2000, "beta2": 0.95, "evaluate_every": 1000,
     },
 }  # fmt: skip
@@ -84,7 +89,7 @@ def main(config):
     tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
     with session("gpt_char", config) as run:
         tokenizer.save(run.workdir / "tokenizer.json")
-        model = replace(config.model, vocab=tokenizer.vocab)
+        model = sized(config.model, tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
 
         def loss(params, batch, key, carry):

@@ -1,7 +1,7 @@
 """LSTM language models on the Penn Treebank: Zaremba 2014, Gal & Ghahramani 2016, Merity 2017.
 
-Word-level language modelling on 929,589 training tokens with 10,000 word types, the state carried from window to window.
-Perplexity of the test set, read as one sequence.
+Word-level language modelling on 929,589 training tokens with 10,000 word types, the state carried from window to
+window. Perplexity of the test set, read as one sequence.
 
     bash launch/run.sh experiments/lstm_ptb.py --preset=zaremba_small --data_dir=DATA
 
@@ -15,7 +15,7 @@ Papers: arXiv:1409.2329 (table 1), arXiv:1512.05287 (table 1), arXiv:1708.02182 
 
 from dataclasses import dataclass, replace
 
-from lmjax.config import LSTM, setting
+from lmjax.config import LSTM, setting, sized
 from lmjax.run import flags
 from lmjax.run.options import Run
 
@@ -38,8 +38,12 @@ class Config(Run):
     weight_decay: float = setting(0.0, "multiple of the weights added to the gradient (Merity)", low=0.0)
     alpha: float = setting(0.0, "AR: penalty on the square of the last layer's dropped output", low=0.0)
     beta: float = setting(0.0, "TAR: penalty on the square of its change between steps", low=0.0)
-    stuck: int = setting(0, "NT-ASGD: average the weights once validation is worse than all but the last so many; 0: never", low=0)
-    samples: int = setting(0, "MC dropout: stochastic passes over the test set whose probabilities are averaged; 0: none", low=0)
+    stuck: int = setting(
+        0, "NT-ASGD: average the weights once validation is worse than all but the last so many; 0: never", low=0
+    )
+    samples: int = setting(
+        0, "MC dropout: stochastic passes over the test set whose probabilities are averaged; 0: none", low=0
+    )
 
 
 # The original code tests `epoch > max_epoch` at an epoch's end, so its rate first falls one epoch after max_epoch:
@@ -48,7 +52,8 @@ MEDIUM = {
     "model.dim": 650, "model.init_range": 0.05, "unroll": 35, "epochs": 39, "flat": 7, "decay": 1 / 1.2,
 }  # fmt: skip
 LARGE = {
-    "model.dim": 1500, "model.init_range": 0.04, "unroll": 35, "epochs": 55, "flat": 15, "decay": 1 / 1.15, "clip": 10.0,
+    "model.dim": 1500, "model.init_range": 0.04, "unroll": 35, "epochs": 55, "flat": 15,
+    "decay": 1 / 1.15, "clip": 10.0,
 }  # fmt: skip
 
 
@@ -69,10 +74,22 @@ PRESETS = {
     "zaremba_small": {"help": "2 x 200, no dropout: test 114.5, valid 120.7"},
     "zaremba_medium": {"help": "2 x 650, dropout .5: test 82.7, valid 86.2", **MEDIUM, **dropped(0.5, 0.5, 0.5)},
     "zaremba_large": {"help": "2 x 1500, dropout .65: test 78.4, valid 82.2", **LARGE, **dropped(0.65, 0.65, 0.65)},
-    "gal_medium_tied": {"help": "variational, one mask a layer: test 79.7, MC 79.0", **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 1)},
-    "gal_medium": {"help": "variational, a mask a gate: test 79.7, MC 78.6", **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 4)},
-    "gal_large_tied": {"help": "variational, one mask a layer: test 75.0, MC 74.1", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 1)},
-    "gal_large": {"help": "variational, a mask a gate: test 75.2, MC 73.4", **GAL_LARGE, **variational(0.3, 0.3, 0.5, 4)},
+    "gal_medium_tied": {
+        "help": "variational, one mask a layer: test 79.7, MC 79.0",
+        **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 1),
+    },
+    "gal_medium": {
+        "help": "variational, a mask a gate: test 79.7, MC 78.6",
+        **GAL_MEDIUM, **variational(0.2, 0.2, 0.35, 4),
+    },
+    "gal_large_tied": {
+        "help": "variational, one mask a layer: test 75.0, MC 74.1",
+        **GAL_LARGE, **variational(0.3, 0.3, 0.5, 1),
+    },
+    "gal_large": {
+        "help": "variational, a mask a gate: test 75.2, MC 73.4",
+        **GAL_LARGE, **variational(0.3, 0.3, 0.5, 4),
+    },
     "awd": {
         "help": "3 x 1150, weight drop, NT-ASGD, 500 epochs: test 57.3, valid 60.0",
         "model.layers": 3, "model.dim": 1150, "model.embed": 400, "model.tied": True, "model.shared_masks": True,
@@ -118,7 +135,7 @@ def main(config):
     tokenizer = Word.train(text.train)
     with session("lstm_ptb", config) as run:
         tokenizer.save(run.workdir / "tokenizer.json")
-        model = replace(config.model, vocab=tokenizer.vocab)
+        model = sized(config.model, tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
         if config.jitter:
             batch, per_epoch = batches.jittered(train, config.batch, config.unroll, config.seed)
@@ -144,7 +161,7 @@ def main(config):
             stuck = len(losses) > config.stuck and losses[-1] > min(losses[: -config.stuck])
             return optim.start_averaging(state) if stuck and int(state.average["since"]) < 0 else state
 
-        # The step takes means: to descend the sum over a window, clipped at c, is to descend T times the mean, clipped at c/T.
+        # The step takes means. To descend a window's sum, clipped at c, is to descend T times its mean, clipped at c/T.
         times = config.unroll if config.summed else 1
         rate = optim.epoch_decay(config.lr * times, config.decay, per_epoch, config.flat)
         outcome = fit(
@@ -183,7 +200,13 @@ def main(config):
 
             passes = -(-config.samples // rows)
             metrics["test_perplexity_mc"] = sampled_perplexity(
-                sampled, outcome.params, windows, lstm_carry(model, rows), jax.random.key(config.seed), passes, check=run.check
+                sampled,
+                outcome.params,
+                windows,
+                lstm_carry(model, rows),
+                jax.random.key(config.seed),
+                passes,
+                check=run.check,
             )
         published = PUBLISHED.get(config.preset, {}) if config.data == "ptb" else {}
         finish(run, PRESETS, outcome, metrics, published)

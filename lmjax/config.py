@@ -1,19 +1,28 @@
 """Sizes and rates of every model: frozen dataclasses of plain values.
 
-They import nothing, so that a flag built from them is refused before JAX is loaded. What shapes the program (sizes,
+They import no JAX, so that a flag built from them is refused before JAX is loaded. What shapes the program (sizes,
 counts, choices) is static; a rate (dropout) may be replaced by a traced value inside a compiled function.
 """
 
 import dataclasses
 from dataclasses import dataclass
 
+from lmjax.errors import UserError
+
 
 def setting(default, help: str, *, choices=None, low=None, high=None):
     """A dataclass field that explains itself: `help` is its line in --help, `choices`, `low` and `high` its limits."""
-    metadata = dict(help=help, choices=choices, low=low, high=high)
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
     if dataclasses.is_dataclass(default):
         return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def sized(config, vocab: int):
+    """The config with the tokenizer's number of types. UserError where it asks for another."""
+    if config.vocab not in (0, vocab):
+        raise UserError(f"model.vocab={config.vocab}, and the tokenizer has {vocab} types: leave it at 0")
+    return dataclasses.replace(config, vocab=vocab)
 
 
 @dataclass(frozen=True)
@@ -25,24 +34,31 @@ class GPT:
     layers: int = setting(4, "blocks", low=1)
     heads: int = setting(4, "attention heads a block", low=1)
     dim: int = setting(128, "width D of the residual stream; a multiple of heads", low=1)
-    dropout: float = setting(0.0, "probability of dropping a unit of the embedding, attention and residual", low=0.0, high=0.99)
+    dropout: float = setting(
+        0.0, "probability of dropping a unit of the embedding, attention and residual", low=0.0, high=0.99
+    )
     bias: bool = setting(True, "biases in linear layers and norms")
-    scan: bool = setting(False, "one compiled block scanned over stacked layers: compiles faster, runs a little slower on CPU")
+    scan: bool = setting(
+        False, "one compiled block scanned over stacked layers: compiles faster, runs a little slower on CPU"
+    )
     remat: bool = setting(False, "recompute each block in the backward pass: less memory, a third more work")
-    dtype: str = setting("float32", "type of activations and products; parameters stay float32",
-                         choices=("float32", "bfloat16"))
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
 
     def __post_init__(self):
         if self.dim % self.heads:
-            raise ValueError(f"model.dim={self.dim} is not a multiple of model.heads={self.heads}: choose a width the heads divide")
+            raise ValueError(
+                f"model.dim={self.dim} is not a multiple of model.heads={self.heads}: choose a width the heads divide"
+            )
 
 
 @dataclass(frozen=True)
 class LSTM:
     """A stacked LSTM language model: Zaremba et al. 2014, Gal & Ghahramani 2016, Merity et al. 2017.
 
-    Rates are probabilities of dropping. With `shared_masks` (Gal) one mask serves every time step of a window; without it
-    (Zaremba) each step draws its own and the recurrent connection is never dropped.
+    Rates are probabilities of dropping. With `shared_masks` (Gal) one mask serves every time step of a window; without
+    it (Zaremba) each step draws its own and the recurrent connection is never dropped.
     """
 
     vocab: int = setting(0, "number of token types; 0 takes the tokenizer's", low=0)
@@ -50,19 +66,37 @@ class LSTM:
     dim: int = setting(200, "cells of each layer", low=1)
     embed: int = setting(0, "width of the word vectors; 0 means dim", low=0)
     last: int = setting(0, "cells of the last layer; 0 means dim (embed where the softmax is tied)", low=0)
-    dropout_word: float = setting(0.0, "drops whole word types from a window (Gal's and AWD's embedding dropout)", low=0.0, high=0.99)
+    dropout_word: float = setting(
+        0.0, "drops whole word types from a window (Gal's and AWD's embedding dropout)", low=0.0, high=0.99
+    )
     dropout_input: float = setting(0.0, "on the word vectors entering the first layer", low=0.0, high=0.99)
     dropout_layer: float = setting(0.0, "between layers", low=0.0, high=0.99)
     dropout_output: float = setting(0.0, "on the last layer's output", low=0.0, high=0.99)
-    dropout_recurrent: float = setting(0.0, "on the hidden state (Gal) entering the gates; needs shared_masks", low=0.0, high=0.99)
+    dropout_recurrent: float = setting(
+        0.0, "on the hidden state (Gal) entering the gates; needs shared_masks", low=0.0, high=0.99
+    )
     dropout_weight: float = setting(0.0, "on the recurrent weights (AWD's DropConnect)", low=0.0, high=0.99)
     shared_masks: bool = setting(False, "one dropout mask for all time steps of a window")
     gate_masks: int = setting(1, "masks for a layer's gates: 1 = Gal's tied, 4 = untied", choices=(1, 4))
     tied: bool = setting(False, "the softmax shares the embedding's matrix")
     init_range: float = setting(0.1, "parameters start uniform in [-init_range, init_range]", low=0.0)
     forget_bias: float = setting(0.0, "added to the forget gate's bias at the start")
-    dtype: str = setting("float32", "type of activations and products; parameters stay float32",
-                         choices=("float32", "bfloat16"))
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+    def __post_init__(self):
+        width = self.embed or self.dim
+        if self.tied and self.last not in (0, width):
+            raise ValueError(f"model.last={self.last} with model.tied: the last layer is as wide as the words, {width}")
+        if self.dropout_recurrent and not self.shared_masks:
+            raise ValueError(
+                "model.dropout_recurrent needs model.shared_masks: one mask of the state for a whole window"
+            )
+        if self.gate_masks > 1 and not self.shared_masks:
+            raise ValueError(
+                f"model.gate_masks={self.gate_masks} needs model.shared_masks: Zaremba's masks serve all gates"
+            )
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """A model's parameters declared as data.
 
-`Param(shape, axes, init)` names one array: its shape, a logical name for each axis (what a sharding rule speaks of, None
-for an axis that is never split) and its initializer. A model's parameters are a tree of them (dicts by name, lists for
-layers), and everything one does to parameters as a whole is a map over that tree.
+`Param(shape, axes, init)` names one array: its shape, a logical name for each axis (what a sharding rule speaks of,
+None for an axis that is never split) and its initializer. A model's parameters are a tree of them (dicts by name, lists
+for layers), and everything one does to parameters as a whole is a map over that tree.
 """
 
 import math
@@ -33,7 +33,7 @@ def map_params(function, specs):
 
 
 def init(specs, key, dtype=jnp.float32):
-    """Arrays for a tree of Param. Each draws from `key` folded with its own path, so adding a layer changes no other."""
+    """Arrays for a tree of Param. Each draws from `key` folded with its path, so adding a layer changes no other."""
 
     def one(path, spec):
         return spec.init(jax.random.fold_in(key, zlib.crc32(path.encode())), spec.shape, dtype)

@@ -30,11 +30,13 @@ class Decoder(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("decoder", "room"))
-def generate(decoder: Decoder, params, prompts, valid, key, *, room: int, count, temperature, top_k=0, top_p=1.0, end=-1):
+def generate(
+    decoder: Decoder, params, prompts, valid, key, *, room: int, count, temperature, top_k=0, top_p=1.0, end=-1
+):
     """Up to `count` new tokens for each row: int [B,room]; what is behind a row's `end`, or behind `count`, is `end`.
 
-    prompts int [B,P], valid bool [B,P]: the prompts, each at the right end of its row (see `pad`). room: static, at least
-    count. count, temperature, top_k, top_p, end (-1: none) and the key are traced: changing them compiles nothing.
+    prompts int [B,P], valid bool [B,P]: the prompts, each at the right end of its row (see `pad`). room: static, at
+    least count. count, temperature, top_k, top_p, end (-1: none) and the key are traced: a change compiles nothing.
 
     A model with a limited context that fills up reads the last half of it again and goes on: it always sees between
     half of its context and all of it. (Learned positions have no meaning in a cache that rolls.)

@@ -23,7 +23,7 @@ def mean_nll(loss, params, batches, carry=(), *, check=lambda: None) -> float:
 
 
 def compile_loss(loss):
-    """loss(params, batch, key, carry) of a training step, without dropout -> (params, batch, carry) -> (sum, weight, carry)."""
+    """A step's loss(params, batch, key, carry), without dropout, as (params, batch, carry) -> (sum, weight, carry)."""
 
     @jax.jit
     def evaluated(params, batch, carry):

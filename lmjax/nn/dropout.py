@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014): zero a unit with probability `rate`, divide the others by the share that is kept."""
+"""Dropout (Srivastava et al. 2014): zero a unit with probability `rate`, divide the others by the share kept."""
 
 import zlib
 

@@ -1,7 +1,6 @@
 """A trained language model from its workdir, ready to be asked: what generate.py and the end of an experiment need."""
 
 import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,8 +35,10 @@ def load(workdir: str, which="best") -> Trained:
     kind, specs = kinds[run["experiment"]]
     model = from_json(kind, run["config"].get("model"), f"{workdir}/config.json")
     tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
-    model = replace(model, vocab=tokenizer.vocab)
-    found = Checkpoints(Path(workdir) / "checkpoints", best="min").restore_params(param.shapes(specs(model)), which=which)
+    model = config.sized(model, tokenizer.vocab)
+    found = Checkpoints(Path(workdir) / "checkpoints", best="min").restore_params(
+        param.shapes(specs(model)), which=which
+    )
     if found is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
     _, params, _ = found
@@ -86,7 +87,9 @@ def lstm_decoder(model: config.LSTM) -> Decoder:
     return Decoder(prefill, step)
 
 
-def complete(trained: Trained, prompts: list[str], count: int, *, key, temperature=1.0, top_k=0, top_p=1.0) -> list[str]:
+def complete(
+    trained: Trained, prompts: list[str], count: int, *, key, temperature=1.0, top_k=0, top_p=1.0
+) -> list[str]:
     """`count` tokens of continuation for each prompt, as text."""
     model, tokenizer = trained.model, trained.tokenizer
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
@@ -99,6 +102,7 @@ def complete(trained: Trained, prompts: list[str], count: int, *, key, temperatu
         program, trained.params, tokens, valid, key,
         room=bucket(count), count=count, temperature=temperature, top_k=top_k, top_p=top_p,
     )  # fmt: skip
+
     def behind(prompt, row):
         # Decoded together: between words stands a space, and a byte pair may be half a character.
         return tokenizer.decode([*prompt, *row])[len(tokenizer.decode(prompt)) :]

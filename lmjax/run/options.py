@@ -16,7 +16,9 @@ class Run:
         "auto", "auto: one device alone, several by pmap. mesh: parameters split as well (FSDP, tensor parallel)",
         choices=("auto", "local", "pmap", "mesh"),
     )  # fmt: skip
-    mesh: tuple[int, ...] = setting((), "with --strategy=mesh: devices along data,model, e.g. 4,2; default: all along data")
+    mesh: tuple[int, ...] = setting(
+        (), "with --strategy=mesh: devices along data,model, e.g. 4,2; default: all along data"
+    )
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     log_every: int = setting(50, "steps between lines of metrics.jsonl", low=1)
     evaluate_every: int = setting(0, "steps between validations; 0: the experiment's choice", low=0)
@@ -26,3 +28,9 @@ class Run:
     profile: bool = setting(False, "write a trace of steps 20 to 25 to WORKDIR/trace")
     dry_run: bool = setting(False, "compile, print the pre-flight line and stop")
     quiet: bool = setting(False, "print nothing but the results")
+
+    def __post_init__(self):
+        if self.mesh and self.strategy != "mesh":
+            raise ValueError(f"--mesh={','.join(map(str, self.mesh))} needs --strategy=mesh beside it")
+        if len(self.mesh) > 2 or any(size < 1 for size in self.mesh):
+            raise ValueError(f"--mesh={','.join(map(str, self.mesh))}: expected devices along data,model, such as 4,2")

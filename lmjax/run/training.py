@@ -1,8 +1,9 @@
 """What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
 
+import itertools
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,9 +37,11 @@ class Session(NamedTuple):
             print(text, flush=True)
 
     def check(self):
-        """Raises `Interrupted` where a signal came: to be called wherever the program may stay for more than seconds."""
+        """Raises `Interrupted` where a signal came: called wherever the program may stay for more than seconds."""
         if self.interrupt.requested:
-            raise Interrupted("stopped by a signal; the same command goes on from the last checkpoint", self.interrupt.requested)
+            raise Interrupted(
+                "stopped by a signal; the same command goes on from the last checkpoint", self.interrupt.requested
+            )
 
 
 class Outcome(NamedTuple):
@@ -62,9 +65,12 @@ def session(experiment: str, config):
 
 
 def fresh(experiment: str) -> Path:
-    """A folder under runs/ that no run has taken yet."""
-    numbers = [int(path.name) for path in Path("runs", experiment).glob("*") if path.name.isdigit()]
-    return Path("runs", experiment, f"{max(numbers, default=0) + 1:03}")
+    """A new folder under runs/, the first number that no run has taken."""
+    for number in itertools.count(1):
+        folder = Path("runs", experiment, f"{number:03}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def finish(session: Session, presets: dict, outcome: Outcome, metrics: dict, published: dict | None = None, notes=""):
@@ -106,8 +112,9 @@ def fit(
     update_scale=None,
     decide=lambda history, state: state,
 ) -> Outcome:
-    """Trains, or goes on training, for `steps` steps; see train/step.py for loss, tx, clip, averaging, learning_rate, update_scale.
+    """Trains, or goes on training, for `steps` steps.
 
+    loss, tx, clip, averaging, learning_rate, update_scale: see train/step.py.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
     best checkpoint. decide(history, state) -> state: called after each validation.
     """
@@ -123,7 +130,9 @@ def fit(
     begun = checkpoints.restore(like)
     start, state, meta = begun or (0, jax.jit(start_anew)(), {})
     if start > steps:
-        raise UserError(f"{session.workdir} was trained for {start} steps, more than the {steps} asked for: choose another --workdir")
+        raise UserError(
+            f"{session.workdir} was trained for {start} steps, {steps} are asked for: choose another --workdir"
+        )
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
     state = strategy.place(state)
     step = make_step(

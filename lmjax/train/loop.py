@@ -23,8 +23,8 @@ class Hooks(NamedTuple):
     log(step, metrics, seconds, steps): the mean metrics of the last `steps` steps, which took `seconds`.
     evaluate(step, state) -> state: every `evaluate_every` steps and at the end; it may decide to change the state, and
         raises `Interrupted` where it finds a signal has come.
-    save(step, state, unfinished, wait): every `save_every` steps, at the end, and when interrupted; `wait`: return when it
-        is on the disk. `unfinished` is JSON: what `train` wants back, as its argument, when it goes on from there.
+    save(step, state, unfinished, wait): every `save_every` steps, at the end, and when interrupted; `wait`: return when
+        it is on the disk. `unfinished` is JSON: what `train` wants back, as its argument, when it goes on from there.
     progress(step): after each step is launched. interrupt: see interrupt.py.
     """
 
@@ -35,8 +35,21 @@ class Hooks(NamedTuple):
     interrupt: Any
 
 
-def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_every=10, evaluate_every=0,
-          save_every=0, patience=10, unfinished=None):
+def train(
+    step,
+    state,
+    batch,
+    key,
+    hooks: Hooks,
+    *,
+    start: int,
+    steps: int,
+    log_every=10,
+    evaluate_every=0,
+    save_every=0,
+    patience=10,
+    unfinished=None,
+):
     """Take steps `start` to `steps`; returns the state.
 
     step: compiled, (state, batch, key) -> (state, metrics). batch(i): the batch of step i, on the devices. patience: so
@@ -82,7 +95,10 @@ def train(step, state, batch, key, hooks: Hooks, *, start: int, steps: int, log_
             save(now, wait=bool(stop) or now == steps)
         since += time.perf_counter() - waited
         if stop and now < steps:
-            raise Interrupted(f"{signal.Signals(stop).name}: saved at step {now} of {steps}; the same command goes on from there", stop)
+            raise Interrupted(
+                f"{signal.Signals(stop).name}: saved at step {now} of {steps}; the same command goes on from there",
+                stop,
+            )
 
     def due(every, now):
         return every > 0 and now % every == 0
@@ -111,8 +127,8 @@ def check_finite(values: list[dict], now: int, patience: int):
     for ago, metrics in enumerate(reversed(values)):
         if metrics["bad"] >= patience:
             raise Diverged(
-                f"stopped at step {now - ago}: {int(metrics['bad'])} steps in a row had a non-finite loss or gradient. The "
-                "last finite checkpoint is kept: lower the learning rate, clip the gradient, or raise --patience"
+                f"stopped at step {now - ago}: {int(metrics['bad'])} steps in a row had a non-finite loss or gradient. "
+                "The last finite checkpoint is kept: lower the learning rate, clip, or raise --patience"
             )
 
 

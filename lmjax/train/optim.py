@@ -11,18 +11,18 @@ NOT_DECAYED = ("b", "bias", "scale", "offset")
 
 
 def decay_mask(params):
-    """True where weight decay applies: everything but biases and the scales of norms, told by the last name of the path."""
+    """True where weight decay applies: all but biases and the scales of norms, told by the last name of the path."""
     return tree_map_with_path(lambda p, _: keystr(p[-1:], simple=True) not in NOT_DECAYED, params)
 
 
 def adamw(learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
-    """AdamW (Loshchilov & Hutter 2019), decaying the arrays of `decay_mask`. `learning_rate`: a number or a schedule."""
+    """AdamW (Loshchilov & Hutter 2019), decaying what `decay_mask` says. `learning_rate`: a number or a schedule."""
     return optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=decay_mask)
 
 
 def sgd(learning_rate, *, weight_decay=0.0, shrink=0.0):
-    """Plain gradient descent. weight_decay: adds that multiple of the weights to the gradient. shrink: takes that share of
-    the weights off at each step, whatever the learning rate (Gal & Ghahramani's code)."""
+    """Plain gradient descent. weight_decay: adds that multiple of the weights to the gradient. shrink: takes that share
+    of the weights off at each step, whatever the learning rate (Gal & Ghahramani's code)."""
     steps = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     steps += [optax.sgd(learning_rate)]
     steps += [optax.add_decayed_weights(-shrink)] if shrink else []
@@ -52,7 +52,7 @@ def epoch_decay(start: float, factor: float, steps_per_epoch: int, flat: int):
 
 
 class Averaging(NamedTuple):
-    """init(params) -> average; update(average, params, step) -> average; weights(average) -> params to evaluate with."""
+    """init(params) -> average; update(average, params, step) -> average; weights(average) -> what to evaluate with."""
 
     init: Any
     update: Any

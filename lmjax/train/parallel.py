@@ -105,8 +105,8 @@ RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "
 def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=None) -> Strategy:
     """FSDP and tensor parallelism: parameters split over a mesh by their logical axes, the rest left to the compiler.
 
-    shape: e.g. {"data": 4, "model": 2}. axes: `param.axes(specs)`. rules: logical axis -> mesh axis. A dimension that its
-    mesh axis does not divide, or whose mesh axis the array already uses, stays whole.
+    shape: e.g. {"data": 4, "model": 2}. axes: `param.axes(specs)`. rules: logical axis -> mesh axis. A dimension that
+    its mesh axis does not divide, or whose mesh axis the array already uses, stays whole.
     """
     devices = tuple(devices or jax.devices())
     need = int(np.prod(list(shape.values())))
@@ -125,7 +125,7 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
             used.add(target if fits else None)
         return P(*names)
 
-    logical = {path: a for path, a in tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0]}
+    logical = dict(tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0])
 
     def sharding(path, x):
         # An optimizer's or an average's copy of a parameter lies at a path that ends in the parameter's own.
@@ -183,5 +183,3 @@ def choose(name: str, axes: Any, shape: tuple[int, ...] = ()) -> Strategy:
     if name == "pmap" or (name == "auto" and len(devices) > 1):
         return data_parallel(devices)
     return local()
-
-

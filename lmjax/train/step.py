@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lmjax.errors import UserError
+
 
 def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
     """Sums over a batch [B, ...]: (loss, weight, metrics, gradient), and the carry. Nothing is divided yet.
@@ -24,6 +26,8 @@ def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
         return one(batch, key, carry)
 
     def split(x):
+        if x.shape[0] % accumulate:
+            raise UserError(f"a batch of {x.shape[0]} rows on each device is no multiple of accumulate={accumulate}")
         return x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
 
     def join(x):
@@ -41,12 +45,16 @@ def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
     return sums, jax.tree.map(join, carry)
 
 
-def make_step(loss, tx, *, accumulate: int = 1, clip: float = 0.0, averaging=None, learning_rate=None, update_scale=None):
+def make_step(
+    loss, tx, *, accumulate: int = 1, clip: float = 0.0, averaging=None, learning_rate=None, update_scale=None
+):
     """A step for a loss and an optax transformation.
 
-    loss: see above. clip: the largest global norm of the mean gradient, longer ones are shortened to it; 0: none. averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported.
-    update_scale(batch): a factor on the update, for batches whose length varies.
-    Metrics are the loss's divided by the weight, with loss, gradient_norm (unclipped), weight and bad (steps skipped in a row).
+    loss: see above. clip: the largest global norm of the mean gradient, a longer one is shortened to it; 0: none.
+    averaging: keeps `state.average` (optim.py). learning_rate: a schedule, only to be reported. update_scale(batch): a
+    factor on the update, for batches whose length varies.
+    Metrics are the loss's divided by the weight, with loss, gradient_norm (unclipped), weight and bad (steps skipped in
+    a row).
     A step whose loss or gradient is not finite changes nothing but the counts.
     """
 

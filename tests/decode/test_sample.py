@@ -27,7 +27,9 @@ def run(model, prompts=PROMPTS, count=6, temperature=0.0, room=8, seed=0, **opti
     program = decoder(model)
     tokens, valid = pad(prompts, program.context and program.context - 1)
     key = jax.random.key(seed)
-    new = generate(program, PARAMS[model], tokens, valid, key, room=room, count=count, temperature=temperature, **options)
+    new = generate(
+        program, PARAMS[model], tokens, valid, key, room=room, count=count, temperature=temperature, **options
+    )
     return np.asarray(new)
 
 

@@ -41,7 +41,9 @@ def run(steps=10, start=0, stop_after=None, bad=(), unfinished=None, state=0, st
     options = {"log_every": 3, "evaluate_every": 4, "save_every": 4} | options
     error = None
     try:
-        state = loop.train(step, state, lambda i: i, None, hooks, start=start, steps=steps, unfinished=unfinished, **options)
+        state = loop.train(
+            step, state, lambda i: i, None, hooks, start=start, steps=steps, unfinished=unfinished, **options
+        )
     except (Interrupted, Diverged) as e:
         error = e
     return SimpleNamespace(state=state, logged=logged, saved=saved, evaluated=evaluated, error=error)

@@ -89,14 +89,20 @@ def alone():
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [*itertools.product(["gpt", "lstm"], STRATEGIES), ("gpt scanned", "mesh 4x2"), ("gpt remat", "pmap over 8"), ("lstm tied", "mesh 4x2")],
+    [
+        *itertools.product(["gpt", "lstm"], STRATEGIES),
+        ("gpt scanned", "mesh 4x2"),
+        ("gpt remat", "pmap over 8"),
+        ("lstm tied", "mesh 4x2"),
+    ],
 )
 def test_strategies_agree_with_one_device(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES[strategy]), alone(name))
 
 
 @pytest.mark.parametrize(
-    ("name", "strategy"), [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8")]
+    ("name", "strategy"),
+    [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8")],
 )
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))
@@ -118,7 +124,8 @@ def test_parameters_are_really_split_over_the_mesh():
     qkv = state.params["blocks"][0]["qkv"]["w"]
     assert qkv.sharding.shard_shape(qkv.shape) == (8, 3, 2, 8)
     moments = [x for x in jax.tree.leaves(state.opt) if x.shape == qkv.shape]
-    assert moments and all(m.sharding == qkv.sharding for m in moments)
+    assert moments
+    assert all(m.sharding == qkv.sharding for m in moments)
 
 
 def test_a_step_is_compiled_once_under_every_strategy():

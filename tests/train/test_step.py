@@ -15,7 +15,11 @@ def loss(params, batch, key, carry):
     """Weighted squares, so that the mean's gradient is known: sum w (p x - y)^2."""
     error = (params["w"] * batch["x"] - batch["y"]) * 1.0
     carry = jax.tree.map(lambda c: c + batch["x"], carry)
-    return (batch["weights"] * error**2).sum(), (batch["weights"].sum(), {"error": (batch["weights"] * error).sum()}, carry)
+    return (batch["weights"] * error**2).sum(), (
+        batch["weights"].sum(),
+        {"error": (batch["weights"] * error).sum()},
+        carry,
+    )
 
 
 def batch(x=(1.0, 2.0, 3.0, 4.0), weights=(1.0, 1.0, 1.0, 1.0)):
