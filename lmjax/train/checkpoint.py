@@ -26,7 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lmjax.errors import UserError
+from lmjax.errors import Diverged, UserError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,7 +39,7 @@ _WORK = re.compile(r"\.(?P<kind>tmp|old)-(?P<name>\d{8,})-(?P<life>(?P<host>.+)-
 _DAY = 86400  # seconds
 
 
-class NonFinite(ValueError):
+class NonFinite(Diverged):
     """A floating array of the state holds a NaN or an infinity; nothing was written."""
 
 
@@ -262,7 +262,10 @@ def _check_finite(step, arrays):
     bad = [p for p, x in arrays.items() if jax.dtypes.issubdtype(x.dtype, np.inexact) and not np.isfinite(x).all()]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise NonFinite(f"step {step}: {', '.join(bad[:3])}{more} not finite: not saved")
+        raise NonFinite(
+            f"step {step}: {', '.join(bad[:3])}{more} not finite: not saved, the checkpoint before is kept; "
+            "lower the learning rate or clip the gradient"
+        )
 
 
 def _match(folder, saved, wanted):

@@ -124,11 +124,11 @@ def train(
 
 def check_finite(values: list[dict], now: int, patience: int):
     """Raises `Diverged` where the metrics of the steps up to `now` show `patience` bad ones in a row."""
-    for ago, metrics in enumerate(reversed(values)):
+    for step, metrics in enumerate(values, now - len(values) + 1):
         if metrics["bad"] >= patience:
             raise Diverged(
-                f"stopped at step {now - ago}: {int(metrics['bad'])} steps in a row had a non-finite loss or gradient. "
-                "The last finite checkpoint is kept: lower the learning rate, clip, or raise --patience"
+                f"stopped at step {step}: {patience} steps in a row had a non-finite loss or gradient. The last finite "
+                "checkpoint is kept: lower the learning rate, clip, or raise --patience"
             )
 
 

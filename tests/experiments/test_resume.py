@@ -64,6 +64,16 @@ def kill_after(process, folder, step, inside):
     return any((folder / "checkpoints").glob(".tmp-*"))
 
 
+def asked(process, folder, step):
+    """Asks a run to stop by SIGTERM once a checkpoint of `step` steps is there: it saves and leaves within seconds."""
+    while process.poll() is None and steps_saved(folder) < step:
+        time.sleep(0.001)
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "saved at step" in out.splitlines()[-1]
+
+
 def what_is_left(folder):
     """The hashes of every array of the last checkpoint, the log, and what the run decided."""
     last = max((folder / "checkpoints").glob("[0-9]*"))
@@ -80,11 +90,12 @@ def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     end_of(start(name, whole))
     steps, inside = steps_saved(whole), 0
-    for n, step in enumerate(sorted(rng.sample(range(steps - 4), KILLS))):
+    for n, step in enumerate(sorted(rng.sample(range(steps - 8), KILLS))):
         process = start(name, killed)
         inside += kill_after(process, killed, step, inside=n % 2 == 0)
         assert process.returncode == -signal.SIGKILL
     assert inside >= KILLS // 2
+    asked(start(name, killed), killed, steps - 3)
     end_of(start(name, killed))
     print(f"{name}: {KILLS} kills, {inside} proven inside a save")
     assert what_is_left(killed) == what_is_left(whole)
