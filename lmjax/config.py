@@ -79,7 +79,8 @@ class LSTM:
     shared_masks: bool = setting(False, "one dropout mask for all time steps of a window")
     gate_masks: int = setting(1, "masks for a layer's gates: 1 = Gal's tied, 4 = untied", choices=(1, 4))
     tied: bool = setting(False, "the softmax shares the embedding's matrix")
-    init_range: float = setting(0.1, "parameters start uniform in [-init_range, init_range]", low=0.0)
+    init_range: float = setting(0.1, "parameters start uniform in [-init_range, init_range]; 0: word vectors in +-0.1, "
+                                "layers of H cells in +-1/sqrt(H)", low=0.0)
     forget_bias: float = setting(0.0, "added to the forget gate's bias at the start")
     dtype: str = setting(
         "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
@@ -97,6 +98,14 @@ class LSTM:
             raise ValueError(
                 f"model.gate_masks={self.gate_masks} needs model.shared_masks: Zaremba's masks serve all gates"
             )
+
+    def __post_init__(self):
+        if self.tied and self.last and self.last != self.sizes[0]:
+            raise ValueError(f"model.last={self.last}: a tied softmax reads vectors as wide as the words' "
+                             f"{self.sizes[0]}; leave model.last at 0")
+        if not self.shared_masks and isinstance(self.dropout_recurrent, int | float) and self.dropout_recurrent > 0:
+            raise ValueError(f"model.dropout_recurrent={self.dropout_recurrent} drops the same units at every step: "
+                             "add --model.shared_masks")
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from lmjax.losses import cross_entropy
+from lmjax.losses import linear_cross_entropy
 from lmjax.nn.dropout import dropout_mask, fold
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, uniform, zeros
@@ -82,7 +82,11 @@ def lstm_lm(params, config, tokens, carry, *, key=None, lengths=None):
     Returns (logits [B,T,V], carry after each row's last token).
     """
     x, carry = lstm_hidden(params, config, tokens, carry, key=key, lengths=lengths)
-    return _softmax(params, _drop_output(x, config, key)), carry
+    x = _drop_output(x, config, key)
+    with jax.named_scope("softmax"):
+        w, b = _softmax(params)
+        logits = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)[None]
+    return logits.reshape(*x.shape[:-1], -1), carry
 
 
 def lstm_loss(params, config, batch, key, carry, *, alpha=0.0, beta=0.0):
@@ -95,8 +99,8 @@ def lstm_loss(params, config, batch, key, carry, *, alpha=0.0, beta=0.0):
     carry = jax.tree.map(lambda state: jnp.where(batch["start"][:, None], 0.0, state), carry)
     x, carry = lstm_hidden(params, config, batch["tokens"], carry, key=key, lengths=batch.get("lengths"))
     dropped = _drop_output(x, config, key)
-    logits = _softmax(params, dropped)
-    total, weight = cross_entropy(logits, batch["targets"], batch["weights"])
+    with jax.named_scope("softmax"):
+        total, weight = linear_cross_entropy(dropped, *_softmax(params), batch["targets"], batch["weights"])
     if key is None or not (alpha or beta):
         return total, (weight, {}, carry)
     penalty = alpha * _activation(dropped, batch["weights"]) + beta * _change(x, batch["weights"])
@@ -131,13 +135,10 @@ def _drop_output(x, config, key):
     return x if mask is None else x * mask
 
 
-def _softmax(params, x):
-    """Scores [B,T,V] of the vocabulary before the softmax, for x [B,T,H]."""
-    with jax.named_scope("softmax"):
-        w, b = params["softmax"].get("w"), params["softmax"]["b"].astype(x.dtype)
-        w = params["embed"].T if w is None else w
-        logits = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b[None]
-        return logits.reshape(*x.shape[:-1], -1)
+def _softmax(params):
+    """The weights [H,V], the embedding's where they are tied, and biases [V] of the softmax."""
+    w = params["softmax"].get("w")
+    return params["embed"].T if w is None else w, params["softmax"]["b"]
 
 
 def _mask(key, rate, shape, dtype):

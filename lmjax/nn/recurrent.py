@@ -56,11 +56,11 @@ def _product(x, w, mask):
     return (x.reshape(-1, x.shape[-1]) @ w.reshape(len(w), -1)).reshape(*x.shape[:-1], *w.shape[1:])
 
 
-def _product_back(dz, w_t, mask):
-    """The gradient of x in _product, for dz [B,4H] and the weights as [4,H,D]."""
+def _product_back(dz, w, mask):
+    """The gradient of x in _product, for x [B,D] and dz [B,4H]."""
     if mask is not None and mask.shape[-2] == 4:
-        return (jnp.einsum("bgh,ghd->bgd", dz.reshape(len(dz), 4, -1), w_t) * mask).sum(-2)
-    dx = dz @ w_t.reshape(-1, w_t.shape[-1])
+        return (jnp.einsum("bgh,dgh->bgd", dz.reshape(len(dz), 4, -1), w) * mask).sum(-2)
+    dx = dz @ w.reshape(len(w), -1).T
     return dx if mask is None else dx * mask[..., 0, :]
 
 
@@ -96,7 +96,6 @@ def _recurrence_forward(z, u, h, c, mask):
 def _recurrence_backward(saved, gradients):
     u, h, c, mask, y, cells, gates = saved
     h_before, c_before = jnp.concatenate([h[None], y[:-1]]), jnp.concatenate([c[None], cells[:-1]])
-    u_t = u.transpose(1, 2, 0)  # here, not in the loop, where XLA would copy it at every step
     to_weights = jax.linear_transpose(lambda u: _product(h_before, u, None if mask is None else mask[None]), u)
 
     def step(carry, this):
@@ -107,7 +106,7 @@ def _recurrence_backward(saved, gradients):
         dc = dc + dcell + dh * o * (1 - tanh_c * tanh_c)
         dz = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * tanh_c * o * (1 - o)]
         dz = jnp.concatenate(dz, axis=-1).astype(y.dtype)
-        dh = _product_back(dz, u_t, mask).astype(c.dtype)
+        dh = _product_back(dz, u, mask).astype(c.dtype)
         return (dh, dc * f), dz
 
     zero = jnp.zeros_like(c)
