@@ -99,14 +99,6 @@ class LSTM:
                 f"model.gate_masks={self.gate_masks} needs model.shared_masks: Zaremba's masks serve all gates"
             )
 
-    def __post_init__(self):
-        if self.tied and self.last and self.last != self.sizes[0]:
-            raise ValueError(f"model.last={self.last}: a tied softmax reads vectors as wide as the words' "
-                             f"{self.sizes[0]}; leave model.last at 0")
-        if not self.shared_masks and isinstance(self.dropout_recurrent, int | float) and self.dropout_recurrent > 0:
-            raise ValueError(f"model.dropout_recurrent={self.dropout_recurrent} drops the same units at every step: "
-                             "add --model.shared_masks")
-
     @property
     def sizes(self) -> tuple[int, ...]:
         """Width entering the first layer, then the width of each layer's output: length layers + 1."""
