@@ -90,7 +90,7 @@ class LSTM:
         width = self.embed or self.dim
         if self.tied and self.last not in (0, width):
             raise ValueError(f"model.last={self.last} with model.tied: the last layer is as wide as the words, {width}")
-        if self.dropout_recurrent and not self.shared_masks:
+        if not self.shared_masks and self.dropout_recurrent:  # a traced rate has no truth value
             raise ValueError(
                 "model.dropout_recurrent needs model.shared_masks: one mask of the state for a whole window"
             )
