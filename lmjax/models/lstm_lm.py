@@ -113,7 +113,7 @@ def _embed(params, config, tokens, key):
     Departure from Merity et al., whose rows share one draw.
     """
     x = params["embed"][tokens].astype(config.dtype)
-    if _never(fold(key, "word"), config.dropout_word):
+    if _never(key, config.dropout_word):
         return x
 
     def factor(row, token):
