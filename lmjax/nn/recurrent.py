@@ -69,7 +69,7 @@ def _recurrence(z, u, h, c, mask):
     """The steps: z [T,B,4,H] = x W + b, u [H,4,H], h and c [B,H] -> every h_t and, in float32, every c_t [T,B,H].
 
     Differentiated by hand: autodiff would add up U's gradient step by step, T products and T sums of its size, where
-    one product over all steps does. That took 40 % off a training step at 2 x 650 cells on CPU.
+    one product over all steps does. It takes 15 % off a training step of 2 x 650 cells on a CPU.
     """
     y, cells, _ = _forward(z, u, h, c, mask)
     return y, cells
