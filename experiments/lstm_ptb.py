@@ -92,7 +92,8 @@ PRESETS = {
     },
     "awd": {
         "help": "3 x 1150, weight drop, NT-ASGD, 500 epochs: test 57.3, valid 60.0",
-        "model.layers": 3, "model.dim": 1150, "model.embed": 400, "model.tied": True, "model.init_range": 0.0, "model.shared_masks": True,
+        "model.layers": 3, "model.dim": 1150, "model.embed": 400, "model.tied": True, "model.init_range": 0.0,
+        "model.shared_masks": True,
         **dropped(0.4, 0.25, 0.4), "model.dropout_word": 0.1, "model.dropout_weight": 0.5, "unroll": 70, "jitter": True,
         "epochs": 500, "summed": False, "lr": 30.0, "decay": 1.0, "clip": 0.25, "weight_decay": 1.2e-6, "alpha": 2.0,
         "beta": 1.0, "stuck": 5,

@@ -36,7 +36,8 @@ def gpt(params, config, tokens, *, cache=None, key=None):
     """Logits [B,T,V] for the token after each of `tokens` [B,T]; with a cache, (logits, cache). `key`: dropout."""
     x, cache = hidden(params, config, tokens, cache=cache, key=key)
     with jax.named_scope("head"):
-        logits = jnp.einsum("btd,vd->btv", x, params["embed"]["token"].astype(x.dtype))
+        logits = x.reshape(-1, config.dim) @ params["embed"]["token"].T.astype(x.dtype)
+        logits = logits.reshape(*tokens.shape, -1)
     return logits if cache is None else (logits, cache)
 
 

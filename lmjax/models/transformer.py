@@ -6,11 +6,12 @@ B batch, T time, S time in the cache, D model, H heads, K head size, F feed-forw
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from lmjax.nn.attention import attention, causal_mask
+from lmjax.nn.attention import attention, causal_attention
 from lmjax.nn.dropout import dropout, fold
-from lmjax.nn.linear import linear, linear_params
+from lmjax.nn.linear import gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
 from lmjax.param import normal
 
@@ -22,7 +23,7 @@ def block_params(config):
     first, last = normal(0.02), normal(0.02 / math.sqrt(2 * config.layers))
     return {
         "norm1": layer_norm_params(D, bias=bias),
-        "qkv": linear_params(D, (3, H, K), ("embed", None, "heads", None), init=first, bias=bias),
+        "qkv": linear_params(D, (H, 3, K), ("embed", "heads", None, None), init=first, bias=bias),
         "out": linear_params((H, K), D, ("heads", None, "embed"), init=last, bias=bias),
         "norm2": layer_norm_params(D, bias=bias),
         "up": linear_params(D, F, ("embed", "mlp"), init=first, bias=bias),
@@ -31,19 +32,20 @@ def block_params(config):
 
 
 def block(params, config, x, cache=None, mask=None, key=None):
-    """x [B,T,D] -> [B,T,D]. With a cache ({"k","v"} [B,S,H,K] and the slot to write from): (x, cache)."""
+    """x [B,T,D] -> [B,T,D]. With a cache (the slot to write from, {"k","v"} [B,S,H,K]) and a mask: (x, cache)."""
     with jax.named_scope("attention"):
         qkv = linear(params["qkv"], layer_norm(params["norm1"], x))
-        q, k, v = (qkv[:, :, i] for i in range(3))
-        if cache is not None:
+        q, k, v = (z.squeeze(3) for z in jnp.split(qkv, 3, axis=3))
+        if cache is None:
+            y = causal_attention(q, k, v, key=fold(key, 0), rate=config.dropout)
+        else:
             slot, cache = cache
             k = lax.dynamic_update_slice(cache["k"], k.astype(cache["k"].dtype), (0, slot, 0, 0))
             v = lax.dynamic_update_slice(cache["v"], v.astype(cache["v"].dtype), (0, slot, 0, 0))
             cache = {"k": k, "v": v}
-        mask = causal_mask(x.shape[1]) if mask is None else mask
-        y = attention(q, k, v, mask, key=fold(key, 0), rate=config.dropout)
+            y = attention(q, k, v, mask)
         x = x + dropout(fold(key, 1), linear(params["out"], y, inputs=2), config.dropout)
     with jax.named_scope("mlp"):
-        y = jax.nn.gelu(linear(params["up"], layer_norm(params["norm2"], x)))
+        y = gelu(linear(params["up"], layer_norm(params["norm2"], x)))
         x = x + dropout(fold(key, 2), linear(params["down"], y), config.dropout)
     return x if cache is None else (x, cache)

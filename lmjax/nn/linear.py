@@ -2,9 +2,10 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
-from jax import lax
 
+from lmjax.nn.xla import written
 from lmjax.param import Param, normal, zeros
 
 
@@ -24,12 +25,54 @@ def linear_params(inputs, outputs, axes, *, init=None, bias=True):
 def linear(params, x, inputs: int = 1):
     """Contracts the last `inputs` axes of `x` [..., *inputs] with the first of "w": [..., *outputs], in x's dtype."""
     w = params["w"].astype(x.dtype)
-    contract = (tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs)))
-    y = lax.dot_general(x, w, (contract, ((), ())))
+    outputs, width = w.shape[inputs:], math.prod(w.shape[:inputs])
+    y = product(x.reshape(-1, width), w.reshape(width, -1))
     if "b" in params:
-        b = params["b"].astype(x.dtype)
-        y = y + b.reshape((1,) * (y.ndim - b.ndim) + b.shape)
-    return y
+        y = y + params["b"].astype(x.dtype).reshape(1, -1)
+    return y.reshape(*x.shape[: x.ndim - inputs], *outputs)
+
+
+@jax.custom_vjp
+def product(x, w):
+    """x [N,D] times w [D,F]. By hand, so that XLA on CPU transposes an operand in memory for w's gradient.
+
+    The narrower of the two, that is; left alone it multiplies with the operand as it lies, at two thirds of the rate
+    (x' dy at N 3072, 1024 by 256: 12.7 ms against 8.6; 8.5 are the bare product).
+    """
+    return x @ w
+
+
+def _product_forward(x, w):
+    return x @ w, (x, w)
+
+
+def _product_backward(saved, dy):
+    x, w = saved
+    dw = written(x.T) @ dy if x.shape[1] <= dy.shape[1] else written(written(written(dy.T) @ x).T)
+    return dy @ w.T, dw
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def gelu(x):
+    """x times the normal distribution function of x (Hendrycks & Gimpel 2016), by their tanh approximation as in GPT-2.
+
+    Its gradient is computed from x alone: nothing else is kept for the backward pass.
+    """
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _gelu_backward(x, dy):
+    c, a = math.sqrt(2 / math.pi), 0.044715
+    h = x.astype(jnp.float32)
+    t = jnp.tanh(c * (h + a * h * h * h))
+    slope = 0.5 * (1 + t) + 0.5 * c * h * (1 - t * t) * (1 + 3 * a * h * h)
+    return ((dy * slope).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def embedding(table, tokens, dtype=jnp.float32):

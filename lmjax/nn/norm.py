@@ -1,5 +1,6 @@
 """Layer normalization (Ba et al. 2016)."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -15,11 +16,37 @@ def layer_norm_params(dim: int, *, bias=True):
 
 def layer_norm(params, x, epsilon: float = 1e-5):
     """`x` [..., D] with mean 0 and variance 1 over D, then scaled and shifted. Statistics in float32; x's dtype out."""
-    h = x.astype(jnp.float32)
-    h = h - h.mean(-1, keepdims=True)
-    h = h * lax.rsqrt((h * h).mean(-1, keepdims=True) + epsilon)
     shape = (1,) * (x.ndim - 1) + (x.shape[-1],)
-    h = h * params["scale"].reshape(shape)
+    y = normalize(x, epsilon) * params["scale"].reshape(shape)
     if "bias" in params:
-        h = h + params["bias"].reshape(shape)
-    return h.astype(x.dtype)
+        y = y + params["bias"].reshape(shape)
+    return y.astype(x.dtype)
+
+
+def normalize(x, epsilon: float):
+    """x [..., D] -> float32 [..., D] with mean 0 and variance 1."""
+    return _normalize(x.astype(jnp.float32), epsilon)
+
+
+def _statistics(x, epsilon):
+    mean = x.mean(-1, keepdims=True)
+    centred = x - mean
+    return mean, lax.rsqrt((centred * centred).mean(-1, keepdims=True) + epsilon)
+
+
+def _forward(x, epsilon):
+    mean, scale = _statistics(x, epsilon)
+    return (x - mean) * scale, (x, mean, scale)
+
+
+_normalize = jax.custom_vjp(lambda x, epsilon: _forward(x, epsilon)[0], nondiff_argnums=(1,))
+
+
+def _backward(epsilon, saved, dy):
+    """Ba et al. 2016, appendix: the gradient less its mean and less its part along y."""
+    x, mean, scale = saved
+    y = (x - mean) * scale
+    return (scale * (dy - dy.mean(-1, keepdims=True) - y * (dy * y).mean(-1, keepdims=True)),)
+
+
+_normalize.defvjp(_forward, _backward)

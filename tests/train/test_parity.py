@@ -122,7 +122,7 @@ def test_parameters_are_really_split_over_the_mesh():
     tx = optim.adamw(1e-3)
     state = strategy.place(new_state(param.init(family.specs, jax.random.key(0)), tx))
     qkv = state.params["blocks"][0]["qkv"]["w"]
-    assert qkv.sharding.shard_shape(qkv.shape) == (8, 3, 2, 8)
+    assert qkv.sharding.shard_shape(qkv.shape) == (8, 2, 3, 8)
     moments = [x for x in jax.tree.leaves(state.opt) if x.shape == qkv.shape]
     assert moments
     assert all(m.sharding == qkv.sharding for m in moments)
