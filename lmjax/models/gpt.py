@@ -97,10 +97,12 @@ def _layers(run, params, config, x, cache, key):
     """Every block in turn: a loop, or a scan over stacked parameters and caches."""
     indices = jnp.arange(config.layers)
     if config.scan:
+
         def one(x, layer):
             i, p, c = layer
             y = run(p, x=x, cache=c and (cache[0], c), key=fold(key, "block", i))
             return y if c else (y, None)
+
         return lax.scan(one, x, (indices, params, cache and cache[1]))
     caches = []
     for i, p in enumerate(params):
