@@ -11,7 +11,7 @@ import pytest
 from lmjax.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["--model.context=8", "--model.layers=1", "--model.dim=8", "--model.heads=2", "--batch=2", "--sample=0", "--warmup=0"]
+TINY = ["--model.context=8", "--model.layers=1", "--model.dim=8", "--model.heads=2", "--batch=2", "--warmup=0"]
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ TINY = ["--model.context=8", "--model.layers=1", "--model.dim=8", "--model.heads
 def test_it_stops_with_status_3(tmp_path, flags, says):
     (tmp_path / "text.txt").write_text("to be or not to be, that is the question\n" * 20)
     command = [sys.executable, ROOT / "experiments" / "gpt_char.py", "--data=text.txt", "--workdir=run", *TINY, *flags]
-    common = ["--steps=40", "--log_every=5", "--evaluate_every=40"]
+    common = ["--sample=0", "--steps=40", "--log_every=5", "--evaluate_every=40"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     done = subprocess.run([*command, *common], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 3, done.stdout + done.stderr
