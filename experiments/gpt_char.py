@@ -36,9 +36,9 @@ class Config(Run):
     )
     vocab: int = setting(8192, "with --tokenizer=bpe: units to learn", low=258)
     model: GPT = setting(GPT(context=128), "the network")
-    batch: int = setting(16, "rows of a step", low=1)
+    batch: int = setting(8, "rows of a step", low=1)
     steps: int = setting(2000, "steps to train for", low=1)
-    lr: float = setting(1e-3, "highest learning rate", low=0.0)
+    lr: float = setting(2e-3, "highest learning rate", low=0.0)
     lr_end: float = setting(1e-4, "learning rate at the last step, after half a cosine", low=0.0)
     warmup: int = setting(100, "steps over which the learning rate rises", low=0)
     beta2: float = setting(0.99, "AdamW's decay of squared gradients", low=0.0, high=1.0)
@@ -54,12 +54,12 @@ class Config(Run):
 PRESETS = {
     "nanogpt_cpu": {
         "help": "tinyshakespeare, 0.8 M parameters, 2,000 steps: published 1.88, at half this learning rate",
-        "data": "tinyshakespeare", "model.context": 64, "model.bias": False, "batch": 12, "lr": 2e-3,
+        "data": "tinyshakespeare", "model.context": 64, "model.bias": False, "batch": 12,
     },
     "nanogpt_gpu": {
         "help": "tinyshakespeare, 10.6 M parameters, 5,000 steps: best validation loss 1.4697",
         "data": "tinyshakespeare", "model.layers": 6, "model.heads": 6, "model.dim": 384, "model.context": 256,
-        "model.dropout": 0.2, "model.bias": False, "batch": 64, "steps": 5000, "evaluate_every": 250,
+        "model.dropout": 0.2, "model.bias": False, "batch": 64, "lr": 1e-3, "steps": 5000, "evaluate_every": 250,
     },
     "gpt2": {
         "help": "GPT-2's size (124 M) in bf16 on --data of your own or from TFDS: 0.5 M tokens a step",
