@@ -7,9 +7,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from lmjax.nn.attention import attention, causal_attention
+from lmjax.nn.attention import cached_attention, causal_attention, write_cache
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
@@ -32,7 +31,7 @@ def block_params(config):
 
 
 def block(params, config, x, cache=None, mask=None, key=None):
-    """x [B,T,D] -> [B,T,D]. With a cache (the slot to write from, {"k","v"} [B,S,H,K]) and a mask: (x, cache)."""
+    """x [B,T,D] -> [B,T,D]. With a cache (the slot to write from, {"k","v"} [B,H,K,S]) and a mask: (x, cache)."""
     with jax.named_scope("attention"):
         qkv = linear(params["qkv"], layer_norm(params["norm1"], x))
         q, k, v = (z.squeeze(3) for z in jnp.split(qkv, 3, axis=3))
@@ -40,10 +39,8 @@ def block(params, config, x, cache=None, mask=None, key=None):
             y = causal_attention(q, k, v, key=fold(key, 0), rate=config.dropout)
         else:
             slot, cache = cache
-            k = lax.dynamic_update_slice(cache["k"], k.astype(cache["k"].dtype), (0, slot, 0, 0))
-            v = lax.dynamic_update_slice(cache["v"], v.astype(cache["v"].dtype), (0, slot, 0, 0))
-            cache = {"k": k, "v": v}
-            y = attention(q, k, v, mask)
+            cache = {name: write_cache(cache[name], new, slot) for name, new in (("k", k), ("v", v))}
+            y = cached_attention(q, cache["k"], cache["v"], mask)
         x = x + dropout(fold(key, 1), linear(params["out"], y, inputs=2), config.dropout)
     with jax.named_scope("mlp"):
         y = gelu(linear(params["up"], layer_norm(params["norm2"], x)))
