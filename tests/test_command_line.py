@@ -180,4 +180,4 @@ def test_a_run_ends_with_a_record_and_the_same_command_again_changes_nothing(cal
     assert (files / "runs/a/metrics.jsonl").read_bytes() == metrics
     status, _, err = call("gpt_char", *words, "--lr=0.5")
     assert status == 2
-    assert "holds a run with lr=0.001, not 0.5" in err
+    assert "holds a run with lr=0.002, not 0.5" in err
