@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.losses import linear_cross_entropy
-from lmjax.nn.dropout import dropout_mask, fold
+from lmjax.nn.dropout import dropout_mask, fold, never
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, uniform, zeros
 
@@ -113,7 +113,7 @@ def _embed(params, config, tokens, key):
     Departure from Merity et al., whose rows share one draw.
     """
     x = params["embed"][tokens].astype(config.dtype)
-    if _never(key, config.dropout_word):
+    if never(key, config.dropout_word):
         return x
 
     def factor(row, token):
@@ -142,12 +142,7 @@ def _softmax(params):
 
 
 def _mask(key, rate, shape, dtype):
-    return None if _never(key, rate) else dropout_mask(key, rate, shape, dtype)
-
-
-def _never(key, rate) -> bool:
-    """Nothing is dropped: there is no key, or the rate is the plain number 0 (a traced one may be anything)."""
-    return key is None or (isinstance(rate, int | float) and rate == 0)
+    return None if never(key, rate) else dropout_mask(key, rate, shape, dtype)
 
 
 def _activation(x, weights):

@@ -8,7 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lmjax.nn.dropout import dropout
+from lmjax.nn.dropout import dropout, never
 from lmjax.nn.xla import written
 
 NEVER = -1e30  # a score that no softmax lets through; finite, so that a row of nothing else stays finite
@@ -51,7 +51,7 @@ def causal_mask(length: int):
 
 def causal_attention(q, k, v, *, key=None, rate=0.0):
     """`attention` of a sequence to itself, each position to those up to it: q, k, v [B,T,H,K] -> [B,T,H,K]."""
-    if key is not None:
+    if not never(key, rate):
         return attention(q, k, v, causal_mask(q.shape[1]), key=key, rate=rate)
     return _causal(q, k, v)
 

@@ -15,6 +15,11 @@ def fold(key, *path):
     return key
 
 
+def never(key, rate) -> bool:
+    """Nothing is dropped: there is no key, or the rate is the plain number 0 (a traced one may be anything)."""
+    return key is None or (isinstance(rate, int | float) and rate == 0)
+
+
 def dropout_mask(key, rate, shape, dtype=jnp.float32):
     """Factors to multiply with, [*shape]: 0 with probability `rate`, else 1 / (1 - rate)."""
     keep = 1.0 - rate
@@ -23,6 +28,4 @@ def dropout_mask(key, rate, shape, dtype=jnp.float32):
 
 def dropout(key, x, rate):
     """`x` with dropout; `x` itself where `key` is None or the rate is the plain number 0. The rate may be traced."""
-    if key is None or (isinstance(rate, int | float) and rate == 0):
-        return x
-    return x * dropout_mask(key, rate, x.shape, x.dtype)
+    return x if never(key, rate) else x * dropout_mask(key, rate, x.shape, x.dtype)
