@@ -52,10 +52,10 @@ def gpt_loss(params, config, batch, key, carry):
 def gpt_cache(config, batch: int, length: int):
     """An empty cache for `length` <= context tokens of each of `batch` rows.
 
-    It holds keys and values [B,H,K,S] of each layer, which slots hold a token that counts [B,S], each row's next
+    It holds keys and values [B,H,S,K] of each layer, which slots hold a token that counts [B,S], each row's next
     position [B], and the next slot to write (one for all rows).
     """
-    shape = (batch, config.heads, config.dim // config.heads, length)
+    shape = (batch, config.heads, length, config.dim // config.heads)
     layer = {"k": jnp.zeros(shape, config.dtype), "v": jnp.zeros(shape, config.dtype)}
     blocks = jax.tree.map(lambda x: jnp.stack([x] * config.layers), layer) if config.scan else [layer] * config.layers
     return {"blocks": blocks, "valid": jnp.zeros((batch, length), bool),

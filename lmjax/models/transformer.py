@@ -31,7 +31,7 @@ def block_params(config):
 
 
 def block(params, config, x, cache=None, mask=None, key=None):
-    """x [B,T,D] -> [B,T,D]. With a cache (the slot to write from, {"k","v"} [B,H,K,S]) and a mask: (x, cache)."""
+    """x [B,T,D] -> [B,T,D]. With a cache (the slot to write from, {"k","v"} [B,H,S,K]) and a mask: (x, cache)."""
     with jax.named_scope("attention"):
         qkv = linear(params["qkv"], layer_norm(params["norm1"], x))
         q, k, v = (z.squeeze(3) for z in jnp.split(qkv, 3, axis=3))

@@ -29,19 +29,19 @@ def attention(q, k, v, mask, *, key=None, rate=0.0):
 
 
 def write_cache(cache, new, slot):
-    """The cache [B,H,K,S] of keys or values with `new` [B,T,H,K] in the slots from `slot` on."""
-    return jax.lax.dynamic_update_slice(cache, new.transpose(0, 2, 3, 1).astype(cache.dtype), (0, 0, 0, slot))
+    """The cache [B,H,S,K] of keys or values with `new` [B,T,H,K] in the slots from `slot` on."""
+    return jax.lax.dynamic_update_slice(cache, new.swapaxes(1, 2).astype(cache.dtype), (0, 0, slot, 0))
 
 
 def cached_attention(q, k, v, mask):
-    """`attention` of q [B,T,H,K] over caches k and v [B,H,K,S], `mask` bool [B,T,S].
+    """`attention` of q [B,T,H,K] over caches k and v [B,H,S,K], `mask` bool [B,T,S].
 
-    S stands last because that is how both products read it: with [B,S,H,K] XLA on CPU transposed both caches anew for
-    every token.
+    Each head's slots lie together because that is how both products read them: with [B,S,H,K] XLA on CPU transposed
+    both caches anew for every token.
     """
-    scores = jnp.einsum("bthk,bhks->bhts", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
+    scores = jnp.einsum("bthk,bhsk->bhts", q, k).astype(jnp.float32) / math.sqrt(q.shape[-1])
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, NEVER), axis=-1).astype(q.dtype)
-    return jnp.einsum("bhts,bhks->bthk", weights, v)
+    return jnp.einsum("bhts,bhsk->bthk", weights, v)
 
 
 def causal_mask(length: int):
