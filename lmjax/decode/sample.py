@@ -5,6 +5,7 @@ A model comes as a `Decoder`, two functions over a cache that is a value; nothin
 B rows, P prompt tokens, N room for new tokens, V vocabulary.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -22,11 +23,13 @@ class Decoder(NamedTuple):
         count stand at the right; the cache has room for `room` more.
     step(params, cache, token [B]) -> (logits [B,V], cache).
     context: positions the model has; None: no limit.
+    grow(cache, room) -> the cache with room for `room` more; None: a cache of constant size.
     """
 
     prefill: Callable
     step: Callable
     context: int | None = None
+    grow: Callable | None = None
 
 
 @partial(jax.jit, static_argnames=("decoder", "room"))
@@ -66,10 +69,14 @@ def generate(
     # Padding takes room in the cache, but no position: what fills up is the longest prompt's row.
     context = decoder.context or P + room
     space = min(room, context)
-    first = jnp.minimum(space, context - valid.sum(1).max())
-    logits, cache = decoder.prefill(params, prompts, valid, space)
-    start = (jnp.zeros((), jnp.int32), tokens, logits, cache, jnp.zeros(B, bool))
-    i, tokens, _, _, done = until(jnp.minimum(count, first), start)
+    first = jnp.minimum(jnp.minimum(space, context - valid.sum(1).max()), count)
+    ends = stages(P, space) if decoder.grow else [space]
+    logits, cache = decoder.prefill(params, prompts, valid, ends[0])
+    state = until(jnp.minimum(ends[0], first), (jnp.zeros((), jnp.int32), tokens, logits, cache, jnp.zeros(B, bool)))
+    for before, after in itertools.pairwise(ends):
+        cache = decoder.grow(state[3], after - before)
+        state = until(jnp.minimum(after, first), (*state[:3], cache, state[4]))
+    i, tokens, _, _, done = state
     if P + room > context:
         half = max(context // 2, 1)
 
@@ -87,6 +94,18 @@ def generate(
 
         i, tokens, done = lax.while_loop(go_on, again, (i, tokens, done))
     return tokens[:, P:]
+
+
+def stages(filled: int, room: int, least: int = 64) -> list[int]:
+    """After how many new tokens a cache with `filled` slots grows, the last is `room`.
+
+    Attention reads the whole cache for every token, so it starts with few free slots and doubles. Each stage is
+    compiled by itself: no more than log2 of them.
+    """
+    ends = [least]
+    while ends[-1] < room:
+        ends.append(filled + 2 * ends[-1])
+    return [*ends[:-1], room]
 
 
 def pick(logits, key, temperature, top_k, top_p):

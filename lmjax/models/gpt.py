@@ -62,6 +62,12 @@ def gpt_cache(config, batch: int, length: int):
             "position": jnp.zeros(batch, jnp.int32), "slot": jnp.zeros((), jnp.int32)}  # fmt: skip
 
 
+def grow_cache(cache, room: int):
+    """`cache` with `room` empty slots more."""
+    blocks = jax.tree.map(lambda x: jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, room), (0, 0)]), cache["blocks"])
+    return cache | {"blocks": blocks, "valid": jnp.pad(cache["valid"], ((0, 0), (0, room)))}
+
+
 def hidden(params, config, tokens, *, cache=None, valid=None, key=None):
     """The normalised last layer [B,T,D], and the cache (None without one).
 

@@ -13,6 +13,7 @@ from lmjax.data import tokenizers
 from lmjax.decode.sample import Decoder, bucket, generate, pad
 from lmjax.errors import UserError
 from lmjax.models import gpt, lstm_lm
+from lmjax.nn.xla import written
 from lmjax.run.settings import from_json
 from lmjax.run.workdir import stored
 from lmjax.train.checkpoint import Checkpoints
@@ -53,7 +54,8 @@ def decoder(model) -> Decoder:
 
 def gpt_decoder(model: config.GPT) -> Decoder:
     def head(params, x):
-        return x[:, -1] @ params["embed"]["token"].T.astype(x.dtype)
+        # The table as it lies, times the few rows: XLA on CPU would transpose the table for every token.
+        return written(params["embed"]["token"].astype(x.dtype) @ written(x[:, -1].T)).T
 
     def prefill(params, tokens, valid, room):
         cache = gpt.gpt_cache(model, *tokens.shape[:1], tokens.shape[1] + room)
@@ -64,7 +66,7 @@ def gpt_decoder(model: config.GPT) -> Decoder:
         x, cache = gpt.hidden(params, model, token[:, None], cache=cache)
         return head(params, x), cache
 
-    return Decoder(prefill, step, model.context)
+    return Decoder(prefill, step, model.context, gpt.grow_cache)
 
 
 def lstm_decoder(model: config.LSTM) -> Decoder:
