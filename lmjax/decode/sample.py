@@ -48,21 +48,25 @@ def generate(
     tokens = jnp.concatenate([prompts, jnp.full((B, room), end, prompts.dtype)], axis=1)
     seen = jnp.concatenate([valid, jnp.ones((B, room), bool)], axis=1)
 
+    def append(state, logits, cache):
+        """The state with the token picked from logits [B,V]."""
+        i, tokens, _, done = state
+        with jax.named_scope("pick"):
+            token = pick(logits, jax.random.fold_in(key, i), temperature, top_k, top_p).astype(tokens.dtype)
+        token = jnp.where(done, end, token)
+        tokens = lax.dynamic_update_slice(tokens, token[:, None], (0, P + i))
+        return i + 1, tokens, cache, done | (token == end)
+
     def until(limit, state):
         """One token after another up to `limit` new ones."""
 
         def go_on(state):
-            i, _, _, _, done = state
-            return (i < limit) & ~done.all()
+            return (state[0] < limit) & ~state[3].all()
 
         def one(state):
-            i, tokens, logits, cache, done = state
-            with jax.named_scope("pick"):
-                token = pick(logits, jax.random.fold_in(key, i), temperature, top_k, top_p).astype(tokens.dtype)
-            token = jnp.where(done, end, token)
-            tokens = lax.dynamic_update_slice(tokens, token[:, None], (0, P + i))
-            logits, cache = decoder.step(params, cache, jnp.maximum(token, 0))
-            return i + 1, tokens, logits, cache, done | (token == end)
+            i, tokens, cache, _ = state
+            last = lax.dynamic_slice(tokens, (0, P + i - 1), (B, 1))[:, 0]
+            return append(state, *decoder.step(params, cache, jnp.maximum(last, 0)))
 
         return lax.while_loop(go_on, one, state)
 
@@ -71,12 +75,13 @@ def generate(
     space = min(room, context)
     first = jnp.minimum(jnp.minimum(space, context - valid.sum(1).max()), count)
     ends = stages(P, space) if decoder.grow else [space]
-    logits, cache = decoder.prefill(params, prompts, valid, ends[0])
-    state = until(jnp.minimum(ends[0], first), (jnp.zeros((), jnp.int32), tokens, logits, cache, jnp.zeros(B, bool)))
+    state = (jnp.zeros((), jnp.int32), tokens, None, jnp.full(B, count < 1))
+    state = append(state, *decoder.prefill(params, prompts, valid, ends[0]))
+    state = until(jnp.minimum(ends[0], first), state)
     for before, after in itertools.pairwise(ends):
-        cache = decoder.grow(state[3], after - before)
-        state = until(jnp.minimum(after, first), (*state[:3], cache, state[4]))
-    i, tokens, _, _, done = state
+        i, tokens, cache, done = state
+        state = until(jnp.minimum(after, first), (i, tokens, decoder.grow(cache, after - before), done))
+    i, tokens, _, done = state
     if P + room > context:
         half = max(context // 2, 1)
 
@@ -88,9 +93,10 @@ def generate(
             i, tokens, done = state
             last = lax.dynamic_slice(tokens, (0, P + i - half), (B, half))
             mask = lax.dynamic_slice(seen, (0, P + i - half), (B, half))
-            logits, cache = decoder.prefill(params, jnp.maximum(last, 0), mask, context - half)
-            state = until(jnp.minimum(count, i + context - half), (i, tokens, logits, cache, done))
-            return state[0], state[1], state[4]
+            read = decoder.prefill(params, jnp.maximum(last, 0), mask, context - half)
+            state = append((i, tokens, None, done), *read)
+            i, tokens, _, done = until(jnp.minimum(count, i + context - half), state)
+            return i, tokens, done
 
         i, tokens, done = lax.while_loop(go_on, again, (i, tokens, done))
     return tokens[:, P:]

@@ -1,5 +1,6 @@
 """Decoding: what is drawn, where it stops, and that the cache, the padding and the length of a prompt do not show."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.decode.sample import Decoder, cut_tail, generate, pad, pick
+from lmjax.decode.sample import Decoder, cut_tail, generate, pad, pick, stages
 from lmjax.models import gpt, lstm_lm
 from lmjax.run.models import decoder
 
@@ -64,6 +65,32 @@ def test_a_full_context_is_read_again_from_its_last_half():
             window = len(tokens) - GPT.context // 2
         tokens.append(greedy(GPT, tokens[window:]))
     assert new[:30].tolist() == tokens[3:]
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
+def test_a_cache_that_grows_changes_no_token(scan):
+    model = replace(GPT, context=256, scan=scan)
+    params = jax.tree.map(lambda x: x * 8.0, param.init(gpt.gpt_params(model), jax.random.key(0)))
+    tokens, valid = pad(PROMPTS)
+    one = partial(generate, params=params, prompts=tokens, valid=valid, key=jax.random.key(1), room=200, count=190)
+    program = decoder(model)
+    assert len(stages(tokens.shape[1], 200)) == 3
+    grown, fixed = one(program, temperature=1.0), one(program._replace(grow=None), temperature=1.0)
+    np.testing.assert_array_equal(grown, fixed)
+    assert (np.asarray(grown)[:, 190:] == -1).all()
+    assert (np.asarray(grown)[:, :190] >= 0).all()
+
+
+@pytest.mark.parametrize(("filled", "room"), [(1, 1), (16, 64), (16, 65), (32, 128), (16, 2000)])
+def test_a_cache_grows_in_a_bounded_number_of_stages(filled, room):
+    ends = stages(filled, room)
+    assert ends[-1] == room
+    assert ends == sorted(set(ends))
+    assert len(ends) <= max(1, np.log2(room / 32) + 1)
+
+
+def test_no_token_at_all_where_none_is_asked_for():
+    assert (run(GPT, count=0) == -1).all()
 
 
 @pytest.mark.parametrize("model", [GPT, LSTM], ids=["gpt", "lstm"])
