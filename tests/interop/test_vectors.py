@@ -20,7 +20,8 @@ def some(V=7, D=5, seed=0) -> np.ndarray:
 
 @pytest.mark.parametrize("end", ["vec", "vec.gz"])
 @pytest.mark.parametrize("form", FORMS)
-def test_there_and_back(tmp_path, form, end):
+def test_there_and_back(tmp_path, form, end, monkeypatch):
+    monkeypatch.setattr("lmjax.interop.vectors._BLOCK", 1000)
     path = tmp_path / f"w.{end}"
     for V, D in ((7, 5), (3, 1), (5000, 2)):
         words = [*WORDS, *(f"w{number}" for number in range(V))][:V]
