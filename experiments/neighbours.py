@@ -14,6 +14,7 @@ and their neighbours, on the plane of their first two principal components. With
     > king - man + woman
 """
 
+import contextlib
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ def answer(question: str, words, vectors, count: int) -> list[str]:
 
 def ask(words, vectors, count: int):
     """Answer lines of the terminal until one is empty."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (arrow keys recall and edit a line)
     print("a word, or words with + and - between; an empty line ends")
     while True:
         try:

@@ -202,7 +202,7 @@ def _parts(data: str, data_dir) -> tuple[str, list[Iterator[str]]]:
 
 
 def _part(data: str, data_dir) -> tuple[str, list[Iterator[str]]]:
-    own, official = files.own_dir(data_dir), {source.name: source for source in files.OFFICIAL}
+    official = {source.name: source for source in files.OFFICIAL}
     if data == "pydoc":
         return f"pydoc of Python {platform.python_version()}", [iter([texts.pydoc()])]
     if data in official:
@@ -211,8 +211,11 @@ def _part(data: str, data_dir) -> tuple[str, list[Iterator[str]]]:
     if data.startswith("tfds:"):
         from lmjax.data import builders  # takes half a second to import, which no other source should pay
 
-        return data, [iter([builders.read(data.removeprefix("tfds:"), data_dir).get("train", "")])]
+        content = builders.read(data.removeprefix("tfds:"), data_dir).get("train", "")
+        return data, [iter([content.replace("<unk>", " ")])]
     path = Path(os.path.expanduser(data))
+    # A path with a folder in it is no set's name, and needs no LMJAX_DATA to be right.
+    own = None if len(path.parts) > 1 and os.path.exists(path) else files.own_dir(data_dir)
     if own and len(path.parts) == 1 and os.path.exists(own / data):
         path = own / data
     if data and os.path.isdir(path):

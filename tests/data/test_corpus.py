@@ -133,6 +133,10 @@ def test_official_sets_are_their_training_split(tmp_path, twin, web, contents, m
     monkeypatch.setattr(corpus.files, "OFFICIAL", (twin,))
     expected = re.findall(r"[^\W\d_]+", contents["train"].decode().lower().replace("<unk>", ""))
     assert stream(read_corpus("twin", min_count=1)) == expected
+    from lmjax.data import builders
+
+    monkeypatch.setattr(builders, "read", lambda spec, _: {"train": contents["train"].decode() if spec == "x" else ""})
+    assert stream(read_corpus("tfds:x", min_count=1)) == expected
 
 
 def word2phrase(found: Corpus, threshold: float, min_count: int) -> list[str]:
@@ -221,6 +225,14 @@ def test_what_is_not_there(tmp_path):
             read_corpus(data, tmp_path)
     with pytest.raises(UserError, match="LMJAX_DATA names"):
         read_corpus("english-novels")
+
+
+def test_a_path_needs_no_data_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMJAX_DATA", str(tmp_path / "gone"))
+    assert read(tmp_path, "one").words == ["one"]
+    assert read_corpus("pydoc").words[0] == "the"
+    with pytest.raises(UserError, match="is not a folder"):
+        read_corpus("novels")
 
 
 @pytest.mark.skipif(not (DATA and Path(DATA, "english-novels").is_dir()), reason="LMJAX_DATA has no english-novels")
