@@ -106,10 +106,10 @@ def read_lines(content: bytes, name) -> list[tuple[int, str, str]]:
     return lines
 
 
-def duplicates(train: Documents, test: Documents) -> int:
-    """How many of the test texts stand in training too, word for word."""
+def seen(train: Documents, test: Documents) -> np.ndarray:
+    """Which of the test texts stand in training too, word for word: bool [N]."""
     known = set(train.texts)
-    return sum(text in known for text in test.texts)
+    return np.array([text in known for text in test.texts], bool)
 
 
 def _official(source: Source, data_dir) -> dict:

@@ -99,9 +99,9 @@ def test_imdb_is_read_from_lines_or_from_its_archive(tmp_path, monkeypatch):
         load_labelled("imdb", tmp_path)
 
 
-def test_duplicates_are_counted():
+def test_test_texts_that_training_has_seen():
     train, test = Documents(["a", "b", "b"], None), Documents(["b", "c", "b"], None)
-    assert labelled.duplicates(train, test) == 2
+    assert labelled.seen(train, test).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_spam_over_random_splits(tmp_path, capsys):
     run(*words, "--seeds=3", f"--workdir={tmp_path / 'run'}")
     metrics, result = figures(tmp_path / "run")
     assert {"matthews", "y_caught", "x_blocked"} <= set(metrics)
+    assert "unseen_accuracy" not in metrics  # as no text stands in both
     assert result["seeds"] == [0, 1, 2]
     assert result["metrics"]["y_caught"]["sd"] > 0
     assert "60 training and 90 test documents" in capsys.readouterr().out
@@ -101,6 +102,17 @@ def test_a_validation_file_is_what_is_chosen_on(folder):
     train, test, (held,) = linear_text.divide(data, linear_text.Config(), 0)
     assert (len(train.texts), len(test.texts), held.sum()) == (230, 100, 30)
     assert [text for text, out in zip(train.texts, held) if out] == data.valid.texts
+
+
+def test_texts_that_training_has_seen_are_told_apart(folder, tmp_path, capsys):
+    copied = (folder / "train.txt").read_text().split("\n")[:50]
+    own = (folder / "test.txt").read_text()
+    run(f"--data={folder}", "--model=nb", f"--workdir={tmp_path / 'own'}")
+    (folder / "test.txt").write_text(own + "\n".join(copied) + "\n")
+    run(f"--data={folder}", "--model=nb", f"--workdir={tmp_path / 'more'}")
+    one, more = figures(tmp_path / "own")[0], figures(tmp_path / "more")[0]
+    assert more["unseen_accuracy"] == one["test_accuracy"]
+    assert "50 test texts stand in training too" in capsys.readouterr().out
 
 
 def test_published_figures_stand_only_beside_the_presets_settings():
