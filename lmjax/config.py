@@ -104,3 +104,29 @@ class LSTM:
         """Width entering the first layer, then the width of each layer's output: length layers + 1."""
         embed = self.embed or self.dim
         return (embed, *[self.dim] * (self.layers - 1), self.last or (embed if self.tied else self.dim))
+
+
+@dataclass(frozen=True)
+class Word2Vec:
+    """Word vectors by prediction (Mikolov et al. 2013a, 2013b)."""
+
+    vocab: int = setting(0, "number of word types; 0 takes the corpus's", low=0)
+    dim: int = setting(100, "width D of a word's vector", low=1)
+    window: int = setting(5, "farthest context word; each place draws its own reach from 1 to this", low=1)
+    negative: int = setting(5, "noise words a predicted word is told from", low=1)
+    cbow: bool = setting(False, "predict a word from the mean of its contexts, instead of each context from the word")
+    sample: float = setting(1e-3, "words more frequent than this share are thinned out; 0: none is", low=0.0, high=1.0)
+    block: int = setting(16, "neighbouring places that share their draw of noise words", low=1)
+    shared: int = setting(32, "noise words of a block; together they weigh what `negative` a word would", low=1)
+    positions: int = setting(1024, "places an update takes before vectors change; a multiple of rows x block", low=1)
+    rows: int = setting(1, "parts of the corpus read side by side; a multiple of the devices", low=1)
+    calm: float = setting(
+        64.0, "pairs an update may give a word's vector at full weight; more share that weight; 0: no limit", low=0.0
+    )
+
+    def __post_init__(self):
+        if self.positions % (self.rows * self.block):
+            raise ValueError(
+                f"model.positions={self.positions} is not a multiple of model.rows={self.rows} times "
+                f"model.block={self.block}: choose one"
+            )

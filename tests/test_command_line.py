@@ -132,6 +132,16 @@ REFUSED = [
     ("lstm_ptb --lr=1e400", "--lr=1e400: expected a finite number"),
     ("lstm_ptb zaremba_small", "stray argument 'zaremba_small'"),
     ("ngram_ptb --data_dir", "--data_dir has no value"),
+    ("word2vec --data=blank.txt", "blank.txt"),
+    ("word2vec --data=nope", "nope is neither"),
+    ("word2vec --data=text.txt --min_count=100000", "min_count"),
+    ("word2vec --data=text.txt --min_count=1 --strategy=pmap --workdir=a --quiet", "does not divide over 8 devices"),
+    ("word2vec --model.block=10", "model.positions=1024 is not a multiple"),
+    ("linear_text --data=nope", "neither a file or folder nor a known set"),
+    ("linear_text --data=text.txt", "line 1 has no tab"),
+    ("linear_text --data=imdb", "unpack"),
+    ("neighbours --vectors=text.txt --words=a", "text.txt"),
+    ("neighbours --words=a", "--vectors"),
 ]
 
 

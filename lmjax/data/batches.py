@@ -48,6 +48,28 @@ def contiguous(tokens, batch: int, unroll: int):
     return at, steps
 
 
+def stretches(tokens, rows: int, turns: int, length: int):
+    """Running text side by side: `(batch(step), steps_per_epoch)`, for models that draw their own windows.
+
+    The text is cut into `rows` parts; step i has of each part stretch i, `turns` times `length` tokens, and begins
+    again after the last. A batch: "tokens" int32[rows,turns,length], -1 behind a part's end, and "row" int32[rows], the
+    numbers of the rows. tokens: int[N], N >= 1.
+    """
+    tokens = _checked(tokens, 1, "one word")
+    part = -(-len(tokens) // rows)
+    steps = -(-part // (turns * length))
+
+    def at(step: int) -> dict:
+        first = step % steps * turns * length
+        taken = np.full((rows, turns * length), -1, np.int32)
+        for row in range(rows):
+            begin, end = row * part + first, min((row + 1) * part, len(tokens), row * part + first + turns * length)
+            taken[row, : max(end - begin, 0)] = tokens[begin : max(end, begin)]
+        return {"tokens": taken.reshape(rows, turns, length), "row": np.arange(rows, dtype=np.int32)}
+
+    return at, steps
+
+
 def jittered(tokens, batch: int, unroll: int, seed: int):
     """AWD-LSTM's windows of random length (Merity et al. 2017, section 5): `(batch(step), steps_per_epoch)`.
 

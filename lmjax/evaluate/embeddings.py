@@ -193,9 +193,9 @@ def score_all(words: Sequence[str], vectors, folder, restrict: int = 30_000) -> 
 
 
 def metrics(scores: Scores) -> dict[str, float]:
-    """Plain figures: of analogies the share answered rightly of those asked, of similarities Spearman's correlation;
-    beside each its coverage, the share of questions or pairs whose words all have a vector. What could not be asked
-    has a coverage of 0 and no figure.
+    """Plain figures: of analogies the percentage answered rightly of those asked, of similarities Spearman's rank
+    correlation; beside each its coverage, the share of questions or pairs whose words all have a vector. What could not
+    be asked has a coverage of 0 and no figure.
 
     analogy_accuracy, analogy_coverage, and of it analogy_semantic and analogy_syntactic (the sections named gram...);
     men, men_coverage, wordsim353, ...
@@ -208,7 +208,7 @@ def metrics(scores: Scores) -> dict[str, float]:
         for part, chosen in parts.items():
             correct, asked, total = _sum(chosen)
             if asked:
-                found[f"{name}_{part}"] = correct / asked
+                found[f"{name}_{part}"] = 100 * correct / asked
             if part == "accuracy":
                 found[f"{name}_coverage"] = asked / total
     for name, (correlation, used, total) in scores.similarities.items():
@@ -216,6 +216,17 @@ def metrics(scores: Scores) -> dict[str, float]:
             found[name] = correlation
         found[f"{name}_coverage"] = used / total
     return found
+
+
+def covered(scores: Scores, share: float) -> Scores:
+    """The sets of which at least this share could be asked: a figure of fewer says little."""
+    analogies = {}
+    for name, sections in scores.analogies.items():
+        _, asked, total = _sum(sections)
+        if asked >= share * total:
+            analogies[name] = sections
+    similarities = {name: found for name, found in scores.similarities.items() if found[1] >= share * found[2]}
+    return Scores(analogies, similarities)
 
 
 def evaluate_all(words: Sequence[str], vectors, folder, restrict: int = 30_000) -> dict[str, float]:

@@ -42,6 +42,9 @@ RULES = {
     "f1": ("higher", 0.5),
     "exact_match": ("higher", 0.5),
     "bleu": ("higher", 0.5),
+    "matthews": ("higher", 0.01),
+    "caught": ("higher", 1.0),
+    "blocked": ("lower", 0.1),
 }
 
 

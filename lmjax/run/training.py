@@ -98,8 +98,9 @@ def fit(
     session: Session,
     *,
     specs,
-    loss,
+    loss=None,
     tx,
+    step=None,
     batch: Callable[[int], dict],
     steps: int,
     evaluate: Callable[[Any], dict],
@@ -114,7 +115,8 @@ def fit(
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
-    loss, tx, clip, averaging, learning_rate, update_scale: see train/step.py.
+    loss, tx, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in place of
+    what make_step makes of these; tx.init then gives what stands in state.opt.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
     best checkpoint. decide(history, state) -> state: called after each validation.
     """
@@ -135,7 +137,7 @@ def fit(
         )
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
     state = strategy.place(state)
-    step = make_step(
+    step = step or make_step(
         loss, tx, accumulate=config.accumulate, clip=clip, averaging=averaging,
         learning_rate=learning_rate, update_scale=update_scale,
     )  # fmt: skip

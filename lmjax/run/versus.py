@@ -24,22 +24,24 @@ class Versus:
     threads: int = setting(2, "CPU threads of the peer; lmjax takes all cores it may use", low=1)
 
 
-def alternate(config: Versus, name: str, ours: Callable[[], float], peer_flags: list[str]) -> float | None:
+def alternate(
+    config: Versus, name: str, ours: Callable[[], float], peer_flags: list[str], unit: str = "tokens"
+) -> float | None:
     """Runs the peer and ours in turn and prints each run and the median ratio; None where there is no peer.
 
-    ours() -> tokens per second of one run.
+    ours() -> tokens (or another unit) per second of one run.
     """
     if not config.peer:
         for _ in range(config.rounds):
-            print(f"{name}: lmjax {ours():,.0f} tokens/s", flush=True)
+            print(f"{name}: lmjax {ours():,.0f} {unit}/s", flush=True)
         print("To compare: --peer=SCRIPT --peer_python=PYTHON, run in turn with this.")
         return None
     ratios = []
     for round in range(config.rounds):
-        theirs = run_peer(config, peer_flags)
+        theirs = run_peer(config, peer_flags, f"{unit}_per_s")
         mine = ours()
         ratios.append(mine / theirs)
-        print(f"{name} {round + 1}: lmjax {mine:,.0f}, peer {theirs:,.0f} tokens/s, ratio {ratios[-1]:.2f}", flush=True)
+        print(f"{name} {round + 1}: lmjax {mine:,.0f}, peer {theirs:,.0f} {unit}/s, ratio {ratios[-1]:.2f}", flush=True)
     middle = statistics.median(ratios)
     print(
         f"{name}: median ratio {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of {len(ratios)} rounds",
@@ -48,19 +50,19 @@ def alternate(config: Versus, name: str, ours: Callable[[], float], peer_flags: 
     return middle
 
 
-def run_peer(config: Versus, flags: list[str]) -> float:
-    """tokens_per_s of one run of the peer. Its environment has none of our settings."""
+def run_peer(config: Versus, flags: list[str], figure: str = "tokens_per_s") -> float:
+    """A figure of one run of the peer. Its environment has none of our settings."""
     if not Path(config.peer).is_file():
         raise UserError(f"--peer={config.peer}: there is no such script")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [config.peer_python, config.peer, f"--threads={config.threads}", *flags]
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        return float(json.loads(done.stdout.strip().splitlines()[-1])["tokens_per_s"])
+        return float(json.loads(done.stdout.strip().splitlines()[-1])[figure])
     except OSError as error:
         raise UserError(f"--peer_python={config.peer_python} cannot be started ({error.strerror})") from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(f"--peer={config.peer} failed: {last}; see that --peer_python has what it needs") from None
     except (ValueError, KeyError, IndexError):
-        raise UserError(f"--peer={config.peer} printed no JSON line with tokens_per_s") from None
+        raise UserError(f"--peer={config.peer} printed no JSON line with {figure}") from None

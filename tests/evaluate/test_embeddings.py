@@ -122,10 +122,10 @@ def test_every_set_of_a_folder(planted, folder):
     counted = by_hand(words, vectors, sections, 30_000)
     found = embeddings.evaluate_all(words, vectors, folder)
     correct, asked, total = np.sum(list(counted.values()), 0)
-    assert found["analogy_accuracy"] == correct / asked
+    assert found["analogy_accuracy"] == pytest.approx(100 * correct / asked)
     assert found["analogy_coverage"] == asked / total
-    assert found["analogy_semantic"] == counted["capitals"][0] / counted["capitals"][1]
-    assert found["analogy_syntactic"] == counted["gram1-plural"][0] / counted["gram1-plural"][1]
+    assert found["analogy_semantic"] == 100 * counted["capitals"][0] / counted["capitals"][1]
+    assert found["analogy_syntactic"] == 100 * counted["gram1-plural"][0] / counted["gram1-plural"][1]
     assert -1 <= found["men"] <= 1
     assert found["men_coverage"] == 1
     assert {name: figure for name, figure in found.items() if "phrase" in name or "own" in name} == {

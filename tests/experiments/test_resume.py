@@ -28,6 +28,10 @@ RUNS = {
         "lstm_ptb.py", "--epochs=3", "--batch=2", "--unroll=8", "--model.dim=16", "--model.dropout_input=0.3",
         "--model.dropout_layer=0.3", "--model.dropout_output=0.3",
     ],
+    "word vectors": [
+        "word2vec.py", "--min_count=1", "--epochs=2", "--turns=2", "--model.positions=16", "--model.block=4",
+        "--model.dim=8", "--model.sample=0.1",
+    ],
 }  # fmt: skip
 
 
