@@ -10,8 +10,8 @@ stands near a few words. The corpus is small: for vectors worth keeping give a l
     bash launch/run.sh experiments/word2vec.py --data=PATH --units=characters     Chinese, each character a word
     bash launch/run.sh experiments/word2vec.py --preset=novels --data_dir=DATA   14 M words
 
-The workdir gets vectors.txt, which experiments/neighbours.py asks, and gensim and others read. Where DATA/word-eval lies
-with the analogy and similarity sets, the vectors are scored by them at the end.
+The workdir gets vectors.txt, which experiments/neighbours.py asks and gensim and others read. Where DATA/word-eval has
+the analogy and similarity sets, the vectors are scored by them at the end.
 
 On several devices --strategy=pmap --model.rows=8 reads as many parts of the corpus side by side (a multiple of the
 devices) and sums their updates; --strategy=mesh --mesh=1,8 splits the vocabulary. The same command with the same
