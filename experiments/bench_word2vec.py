@@ -28,7 +28,7 @@ class Config(Versus):
     model: Word2Vec = setting(Word2Vec(), "the model")
     min_count: int = setting(5, "words seen less often are left out", low=1)
     epochs: int = setting(3, "times the corpus is read", low=1)
-    lr: float = setting(0.025, "learning rate at the start", low=0.0)
+    lr: float = setting(0.03, "learning rate at the start", low=0.0)
 
 
 def main(config):

@@ -40,7 +40,7 @@ class Config(Run):
     phrases: int = setting(0, "passes that join words which stand together often, new_york: 2 joins up to four", low=0)
     model: Word2Vec = setting(Word2Vec(), "the model")
     epochs: int = setting(20, "times the corpus is read", low=1)
-    lr: float = setting(0.025, "learning rate at the start; it falls linearly", low=0.0)
+    lr: float = setting(0.03, "learning rate at the start; it falls linearly", low=0.0)
     lr_end: float = setting(1e-4, "learning rate at the end", low=0.0)
     turns: int = setting(64, "updates a step takes; fewer for a small corpus", low=1)
     show: str = setting("", "words whose neighbours are printed, comma between; default: a few frequent ones")

@@ -97,20 +97,28 @@ def draw_blocks(tables, config, tokens, row, key) -> Blocks:
     T, W, P = config.positions // config.rows, config.window, config.block
 
     def one(tokens, row):
-        thin, reach, pick, accept = jax.random.split(jax.random.fold_in(key, row), 4)
-        stays = (jax.random.uniform(thin, tokens.shape) < tables["keep"][tokens]) & (tokens >= 0)
+        # One draw for all: XLA on CPU spends more on beginning a draw than on its numbers. Remainders by a word count
+        # are even to V / 2^32.
+        sizes = np.cumsum([tokens.shape[0], T, T // P * config.shared])
+        bits = jax.random.bits(jax.random.fold_in(key, row), (sizes[-1] + T // P * config.shared,), jnp.uint32)
+        thin, reach, pick, accept = jnp.split(bits, sizes)
+        stays = (share(thin) < tables["keep"][tokens]) & (tokens >= 0)
         place = jnp.where(stays, jnp.cumsum(stays) - 1, T)
         kept = jnp.full(T, -1, jnp.int32).at[place].set(tokens, mode="drop")
-        shape = (T // P, config.shared)
-        noise = jax.random.randint(pick, shape, 0, config.vocab)
-        noise = jnp.where(jax.random.uniform(accept, shape) < tables["share"][noise], noise, tables["other"][noise])
-        return kept, jax.random.randint(reach, (T,), 1, W + 1), noise
+        noise = (pick % config.vocab).astype(jnp.int32)
+        noise = jnp.where(share(accept) < tables["share"][noise], noise, tables["other"][noise])
+        return kept, (reach % W).astype(jnp.int32) + 1, noise
 
     kept, reach, noise = jax.vmap(one)(tokens, row)
     around = np.arange(T // P)[:, None] * P + np.arange(P + 2 * W)[None]
     around = jnp.pad(kept, ((0, 0), (W, W)), constant_values=-1)[:, around]
     B = tokens.shape[0] * (T // P)
     return Blocks(kept.reshape(B, P), around.reshape(B, P + 2 * W), reach.reshape(B, P), noise.reshape(B, -1))
+
+
+def share(bits):
+    """Random bits uint32 as floats, even in [0,1)."""
+    return (bits >> 8).astype(jnp.float32) * 2.0**-24
 
 
 def contexts(config, blocks: Blocks):
@@ -133,55 +141,58 @@ def word2vec_gradients(params, tables, config, blocks: Blocks, report):
     touched = {name: (ids, rows * tables[name][ids][:, None]) for name, (ids, rows) in touched.items()}
 
     def loss():
-        return jnp.sum(objective(*parts)), jnp.sum(parts[1])
+        return objective(*parts), jnp.sum(parts[1])
 
     return touched, lax.cond(report, loss, lambda: (jnp.zeros(()), jnp.zeros(())))
 
 
-def objective(scores, pairs, weights):
-    """The negative of the objective at each dot product: `pairs` of a word and a context, noise by `weights`."""
-    return pairs * jax.nn.softplus(-scores) + weights * jax.nn.softplus(scores)
+def objective(scores, pairs, noise):
+    """The negative of the objective, summed. scores [B,P,E+C]: dot products with E words, then with C noise words;
+    pairs [B,P,E]: 1 where a word is to be predicted; noise [B,P,1]: the weight of each noise word."""
+    near, far = scores[..., : pairs.shape[-1]], scores[..., pairs.shape[-1] :]
+    return jnp.sum(pairs * jax.nn.softplus(-near)) + jnp.sum(noise * jax.nn.softplus(far))
+
+
+def slope(scores, pairs, noise):
+    """The derivative of `objective` with respect to each score."""
+    s = jax.nn.sigmoid(scores)
+    near, far = s[..., : pairs.shape[-1]], s[..., pairs.shape[-1] :]
+    return written(jnp.concatenate([pairs * (near - 1), noise * far], axis=-1))
 
 
 def skip_gram(params, config, blocks: Blocks):
-    """({name: (ids, gradient)}, (scores, pairs, weights)), the latter [B,P,P+2W+C]."""
+    """({name: (ids, gradient)}, what `objective` takes), with E = P+2W, the places around a block."""
     centre = jnp.maximum(blocks.centre, 0)
     asked = jnp.concatenate([jnp.maximum(blocks.around, 0), blocks.noise], axis=1)
-    x, y = params["input"][centre], params["output"][asked]  # [B,P,D], [B,P+2W+C,D]
-    near = contexts(config, blocks)
-    noise = near.sum(-1, keepdims=True) * (config.negative / config.shared)
-    zeros = jnp.zeros((*near.shape[:2], config.shared))
-    pairs = jnp.concatenate([near, zeros], axis=2)
-    weights = jnp.concatenate([jnp.zeros_like(near), noise + zeros], axis=2)
+    x, y = params["input"][centre], params["output"][asked]  # [B,P,D], [B,E+C,D]
+    pairs = contexts(config, blocks)
+    noise = pairs.sum(-1, keepdims=True) * (config.negative / config.shared)
     scores = jnp.einsum("bpd,bcd->bpc", x, y)
-    slope = written((pairs + weights) * jax.nn.sigmoid(scores) - pairs)
-    dx = jnp.einsum("bpc,bcd->bpd", slope, y)
-    dy = jnp.einsum("bcp,bpd->bcd", written(slope.swapaxes(1, 2)), x)
-    return {"input": flat(centre, dx), "output": flat(asked, dy)}, (scores, pairs, weights)
+    ds = slope(scores, pairs, noise)
+    dx = jnp.einsum("bpc,bcd->bpd", ds, y)
+    dy = jnp.einsum("bcp,bpd->bcd", written(ds.swapaxes(1, 2)), x)
+    return {"input": flat(centre, dx), "output": flat(asked, dy)}, (scores, pairs, noise)
 
 
 def cbow(params, config, blocks: Blocks):
-    """As `skip_gram`, [B,P,1+C]. As the authors' program: each context gets the mean's gradient whole, not a share."""
+    """As `skip_gram`, with E = 1. As the authors' program: each context gets the mean's gradient whole, not a share."""
     around, centre = jnp.maximum(blocks.around, 0), jnp.maximum(blocks.centre, 0)
     x, y = params["input"][around], params["output"][centre]  # [B,P+2W,D], [B,P,D]
-    noise = params["output"][blocks.noise]  # [B,C,D]
+    unasked = params["output"][blocks.noise]  # [B,C,D]
     near = contexts(config, blocks)
     count = near.sum(-1, keepdims=True)
     mean = jnp.einsum("bpc,bcd->bpd", near / jnp.maximum(count, 1), x)
     told = (count > 0).astype(jnp.float32)  # a word without contexts is not asked for
-    pairs = jnp.concatenate([told, jnp.zeros((*told.shape[:2], config.shared))], axis=2)
-    weights = jnp.concatenate(
-        [jnp.zeros_like(told), told * jnp.full((1, 1, config.shared), config.negative / config.shared)], axis=2
-    )
-    scores = jnp.concatenate([(mean * y).sum(-1, keepdims=True), jnp.einsum("bpd,bcd->bpc", mean, noise)], axis=2)
-    slope = written((pairs + weights) * jax.nn.sigmoid(scores) - pairs)
-    first, rest = slope[:, :, :1], slope[:, :, 1:]
-    dmean = first * y + jnp.einsum("bpc,bcd->bpd", rest, noise)
+    noise = told * (config.negative / config.shared)
+    scores = jnp.concatenate([(mean * y).sum(-1, keepdims=True), jnp.einsum("bpd,bcd->bpc", mean, unasked)], axis=2)
+    ds = slope(scores, told, noise)
+    first, rest = ds[:, :, :1], ds[:, :, 1:]
+    dmean = first * y + jnp.einsum("bpc,bcd->bpd", rest, unasked)
     dx = jnp.einsum("bcp,bpd->bcd", written(near.swapaxes(1, 2)), dmean)
-    dnoise = jnp.einsum("bcp,bpd->bcd", written(rest.swapaxes(1, 2)), mean)
-    (ids, dy), (noise_ids, dnoise) = flat(centre, first * mean), flat(blocks.noise, dnoise)
-    output = jnp.concatenate([ids, noise_ids]), jnp.concatenate([dy, dnoise])
-    return {"input": flat(around, dx), "output": output}, (scores, pairs, weights)
+    dunasked = jnp.einsum("bcp,bpd->bcd", written(rest.swapaxes(1, 2)), mean)
+    (ids, dy), (others, dunasked) = flat(centre, first * mean), flat(blocks.noise, dunasked)
+    output = jnp.concatenate([ids, others]), jnp.concatenate([dy, dunasked])
+    return {"input": flat(around, dx), "output": output}, (scores, told, noise)
 
 
 def flat(ids, rows):
