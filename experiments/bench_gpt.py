@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from lmjax.config import GPT, setting
 from lmjax.run import flags
-from lmjax.run.versus import Versus, alternate
+from lmjax.run.versus import Versus, alternate, seconds_a_step
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,6 @@ def main(config):
 
 
 def compare(config, dim: int, context: int):
-    import statistics
-    import time
-
     import jax
     import numpy as np
 
@@ -63,20 +60,13 @@ def compare(config, dim: int, context: int):
 
     strategy, tx, key = parallel.local(), optim.adamw(1e-3, weight_decay=0.01), jax.random.key(0)
     specs = gpt_params(model)
-    state = strategy.place(new_state(jax.jit(lambda key: param.init(specs, key))(key), tx))
+    start = jax.jit(lambda key: new_state(param.init(specs, key), tx))
     step = strategy.compile(make_step(loss, tx, clip=1.0))
 
-    def once():
-        nonlocal state
-        began = time.perf_counter()
-        state, metrics = step(state, strategy.batch(batch), key)
-        float(metrics["loss"])
-        return time.perf_counter() - began
-
     def ours():
-        for _ in range(3):
-            once()
-        return config.batch * context / statistics.median(once() for _ in range(config.steps))
+        state = strategy.place(start(key))
+        seconds = seconds_a_step(step, state, lambda: strategy.batch(batch), key, config.steps)
+        return config.batch * context / seconds
 
     names = ("layers", "heads", "vocab", "batch", "steps")
     peer = [f"--{name}={getattr(config, name)}" for name in names] + [f"--dim={dim}", f"--context={context}"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lmjax.config import LSTM, setting
 from lmjax.run import flags
-from lmjax.run.versus import Versus, alternate
+from lmjax.run.versus import Versus, alternate, seconds_a_step
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,6 @@ def main(config):
 
 
 def compare(config, hidden: int, unroll: int):
-    import statistics
-    import time
-
     import jax
     import numpy as np
 
@@ -60,21 +57,14 @@ def compare(config, hidden: int, unroll: int):
         return lstm_loss(params, model, batch, key if config.dropout else None, carry)
 
     strategy, tx, key = parallel.local(), optim.sgd(1.0), jax.random.key(0)
-    params = jax.jit(lambda key: param.init(lstm_params(model), key))(key)
-    state = strategy.place(new_state(params, tx, lstm_carry(model, config.batch)))
+    carry = lstm_carry(model, config.batch)
+    start = jax.jit(lambda key: new_state(param.init(lstm_params(model), key), tx, carry))
     step = strategy.compile(make_step(loss, tx, clip=5.0))
 
-    def once():
-        nonlocal state
-        began = time.perf_counter()
-        state, metrics = step(state, strategy.batch(batch), key)
-        float(metrics["loss"])
-        return time.perf_counter() - began
-
     def ours():
-        for _ in range(3):
-            once()
-        return config.batch * unroll / statistics.median(once() for _ in range(config.steps))
+        state = strategy.place(start(key))
+        seconds = seconds_a_step(step, state, lambda: strategy.batch(batch), key, config.steps)
+        return config.batch * unroll / seconds
 
     names = ("layers", "vocab", "batch", "steps", "dropout")
     peer = [f"--{name}={getattr(config, name)}" for name in names]

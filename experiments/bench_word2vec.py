@@ -92,8 +92,7 @@ def compiled(config, model, corpus):
     total, strategy = steps * config.epochs, parallel.choose("auto", ())
 
     def gradients(params, tables, batch, key, report):
-        blocks = word2vec.draw_blocks(tables, model, batch["tokens"], batch["row"], key)
-        return word2vec.word2vec_gradients(params, tables, model, blocks, report)
+        return word2vec.word2vec_update(params, tables, model, batch, key, report)
 
     def rate(step):
         return jnp.maximum(config.lr * (1 - step / total), 1e-4)

@@ -112,8 +112,7 @@ def train(run, model, corpus):
         return jax.numpy.maximum(config.lr * (1 - step / total), config.lr_end)
 
     def gradients(params, tables, batch, key, report):
-        blocks = word2vec.draw_blocks(tables, model, batch["tokens"], batch["row"], key)
-        return word2vec.word2vec_gradients(params, tables, model, blocks, report)
+        return word2vec.word2vec_update(params, tables, model, batch, key, report)
 
     sample, _ = stretches(corpus.ids, model.rows, 1, length)
     spread = range(

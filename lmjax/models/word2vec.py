@@ -88,6 +88,12 @@ def words_a_row(config, counts) -> int:
     return max(1, int(places / stays + 1e-3))
 
 
+def word2vec_update(params, tables, config, batch, key, report):
+    """`word2vec_gradients` of a batch: "tokens" and "row", as `draw_blocks` takes them."""
+    blocks = draw_blocks(tables, config, batch["tokens"], batch["row"], key)
+    return word2vec_gradients(params, tables, config, blocks, report)
+
+
 def draw_blocks(tables, config, tokens, row, key) -> Blocks:
     """Thins rows of running text, cuts them into blocks, and draws reaches and noise.
 

@@ -4,6 +4,7 @@ import json
 import os
 import statistics
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,20 @@ def alternate(
         flush=True,
     )
     return middle
+
+
+def seconds_a_step(step, state, batch, key, steps: int) -> float:
+    """The median time of `steps` training steps, each waited for, after three that do not count.
+
+    step: compiled, (state, batch, key) -> (state, metrics); it may take its state for its own. batch() -> a batch.
+    """
+    times = []
+    for _ in range(3 + steps):
+        began = time.perf_counter()
+        state, metrics = step(state, batch(), key)
+        float(metrics["loss"])
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[3:])
 
 
 def run_peer(config: Versus, flags: list[str], figure: str = "tokens_per_s") -> float:

@@ -133,8 +133,7 @@ def test_a_frequent_words_update_is_calmed_by_its_expected_pairs():
 
 def step_of(c, tables, turns, lr=0.05):
     def gradients(params, tables, batch, key, report):
-        blocks = word2vec.draw_blocks(tables, c, batch["tokens"], batch["row"], key)
-        return word2vec.word2vec_gradients(params, tables, c, blocks, report)
+        return word2vec.word2vec_update(params, tables, c, batch, key, report)
 
     return make_sparse_step(gradients, lambda step: lr, turns)
 
