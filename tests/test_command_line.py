@@ -136,7 +136,7 @@ REFUSED = [
     ("word2vec --data=nope", "nope is neither"),
     ("word2vec --data=text.txt --min_count=100000", "min_count"),
     ("word2vec --data=text.txt --min_count=1 --strategy=pmap --workdir=a --quiet", "does not divide over 8 devices"),
-    ("word2vec --model.block=10", "model.positions=1024 is not a multiple"),
+    ("word2vec --model.block=10", "model.positions=256 is not a multiple"),
     ("linear_text --data=nope", "neither a file or folder nor a known set"),
     ("linear_text --data=text.txt", "line 1 has no tab"),
     ("linear_text --data=imdb", "unpack"),
