@@ -5,7 +5,7 @@ window. Perplexity of the test set, read as one sequence.
 
     bash launch/run.sh experiments/lstm_ptb.py --preset=zaremba_small --data_dir=DATA
 
-takes half an hour on two idle cores and ends at a test perplexity of 115.6 (published: 114.5). Needs the folder `ptb`
+takes half an hour on two idle cores and ends at a test perplexity of 113.6 (published: 114.5). Needs the folder `ptb`
 with ptb.train.txt, ptb.valid.txt and ptb.test.txt (plain or .gz) under DATA, or a connection to fetch them. The same
 command on the same --workdir goes on where a killed run stopped. --data=wikitext-2, or a text file of your own with one
 sentence a line, runs the same models there.
