@@ -7,17 +7,14 @@ them, so that a window reaches over the gap. Letters: N words in the stream, V t
 """
 
 import codecs
-import contextlib
 import difflib
 import functools
-import gzip
 import itertools
 import json
 import os
 import platform
 import re
 import unicodedata
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +30,7 @@ UNITS = ("words", "ascii", "characters", "jieba")
 PIECE = 1 << 21  # bytes read at a time
 
 # A folder is read as the first of these that it holds; of a table's line the longest field is the text.
-_PLAIN, _TABLE, _JSON = (".txt", ".text", ".tokens", ".md"), (".tsv",), (".json", ".jsonl")
+_PLAIN, _TABLE, _JSON = texts.SUFFIXES, (".tsv",), (".json", ".jsonl")
 _JSON_TEXT = ("text", "content", "context", "paragraphs")  # the keys under which a JSON file keeps text
 
 
@@ -262,8 +259,8 @@ def _pieces(path: Path) -> Iterator[str]:
 def _read(path: Path, end: Callable[[str], int]) -> Iterator[str]:
     """The text of a UTF-8 file a piece at a time; `end` says where in a text the next may begin, 0 for nowhere."""
     decoder, rest, offset = codecs.getincrementaldecoder("utf-8")(), "", 0
-    with _opened(path) as read:
-        while content := read(PIECE):
+    with files.opened(path) as file:
+        while content := file.read(PIECE):
             waiting = len(decoder.getstate()[0])
             try:
                 piece = decoder.decode(content)
@@ -290,17 +287,6 @@ def _not_utf8(path, error: UnicodeDecodeError, begin: int):
         f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {begin + error.start:,}; "
         "convert it (iconv -f ENCODING -t utf-8) or give a text file"
     ) from None
-
-
-@contextlib.contextmanager
-def _opened(path: Path):
-    """A function that reads the next bytes of a file, gzipped if its name ends in .gz. UserError where it can't be."""
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
-            yield file.read
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read: {reason}; expected a whole file, gzipped if it ends in .gz") from None
 
 
 def _word_end(text: str) -> int:

@@ -4,6 +4,7 @@ A file is looked for in `data_dir` (or the folder LMJAX_DATA names), then in the
 Wherever it was found it must have the registered sha256, so a record of a run speaks of the same bytes everywhere.
 """
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -87,14 +88,22 @@ def own_dir(data_dir=None) -> Path | None:
     return folder
 
 
-def read_bytes(path) -> bytes:
-    """The content of a file, decompressed where its name ends in .gz. UserError where it cannot be read."""
+@contextlib.contextmanager
+def opened(path, expected: str = "a whole file"):
+    """A file to read bytes from, decompressed where its name ends in .gz. UserError where it cannot be opened or read
+    to where the caller reads it; `expected` says what should have been there."""
     try:
-        content = Path(path).read_bytes()
-        return gzip.decompress(content) if str(path).endswith(".gz") else content
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read: {reason}; expected a whole file, gzipped if it ends in .gz") from None
+        raise UserError(f"{path} cannot be read: {reason}; expected {expected}, gzipped if it ends in .gz") from None
+
+
+def read_bytes(path) -> bytes:
+    """The content of a file, decompressed where its name ends in .gz. UserError where it cannot be read."""
+    with opened(path) as file:
+        return file.read()
 
 
 def read(source: Source, data_dir=None) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmjax.data import files
 from lmjax.data.files import File, Source
-from lmjax.data.text import decode
+from lmjax.data.text import decode, split_files
 from lmjax.errors import UserError
 
 # One file a review in the archive of its homepage; here a line each: label (1 pos, 0 neg), stars, number, text.
@@ -148,20 +148,9 @@ def _reviews(folder: Path) -> list[tuple[int, str, str]]:
     return lines
 
 
-_SPLIT = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
-
-
 def _splits(folder: Path) -> dict[str, Path]:
-    found = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        for split in {_SPLIT[part] for part in re.split(r"[._\-]", path.name.lower()) if part in _SPLIT}:
-            if split in found:
-                raise UserError(
-                    f"{folder} has more than one file for a split, {found[split].name} and {path.name}: "
-                    "keep one, or give a file"
-                )
-            found[split] = path
-    if "train" not in found:
+    found = split_files(folder, sorted(path for path in folder.iterdir() if path.is_file()))
+    if not found:
         raise UserError(
             f"{folder} has no file named after train: expected train.txt, and test.txt where there is one, "
             "or the path of a file"

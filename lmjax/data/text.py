@@ -96,27 +96,36 @@ def _own(data: str) -> Splits:
 
 
 _SPLIT = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
-_SUFFIXES = (".txt", ".text", ".tokens", ".md")
+SUFFIXES = (".txt", ".text", ".tokens", ".md")
 
 
 def _folder(folder: Path) -> Splits:
     paths = sorted(path for path in folder.iterdir()
-                   if path.is_file() and path.name.removesuffix(".gz").lower().endswith(_SUFFIXES))
-    splits = {}
-    for path in paths:
-        for part in re.split(r"[._\-]", path.name.lower()):
-            if part in _SPLIT:
-                splits.setdefault(_SPLIT[part], []).append(path)
-    if "train" in splits:
-        if double := next((found for found in splits.values() if len(found) > 1), None):
-            raise UserError(f"{folder} has more than one file for a split, {double[0].name} and {double[1].name}: "
-                            "keep one, or give a file")
-        texts = {split: decode(files.read_bytes(found[0]), found[0]) for split, found in splits.items()}
+                   if path.is_file() and path.name.removesuffix(".gz").lower().endswith(SUFFIXES))
+    if splits := split_files(folder, paths):
+        texts = {split: decode(files.read_bytes(path), path) for split, path in splits.items()}
         return _with_validation(str(folder), texts)
     texts = [path for path in paths if not path.name.lower().startswith("readme")]
     if not texts:
-        raise UserError(f"{folder} holds no text: expected files ending in {', '.join(_SUFFIXES)}, plain or .gz")
+        raise UserError(f"{folder} holds no text: expected files ending in {', '.join(SUFFIXES)}, plain or .gz")
     return _cut(str(folder), "\n".join(decode(files.read_bytes(path), path) for path in texts))
+
+
+def split_files(folder: Path, paths: list[Path]) -> dict[str, Path]:
+    """{"train", "valid", "test": file}, by the files' names; nothing where none is named after train.
+
+    UserError where there is one to train on and two are of one split.
+    """
+    splits = {}
+    for path in paths:
+        for split in {_SPLIT[part] for part in re.split(r"[._\-]", path.name.lower()) if part in _SPLIT}:
+            splits.setdefault(split, []).append(path)
+    if "train" not in splits:
+        return {}
+    if double := next((found for found in splits.values() if len(found) > 1), None):
+        raise UserError(f"{folder} has more than one file for a split, {double[0].name} and {double[1].name}: "
+                        "keep one, or give a file")
+    return {split: found[0] for split, found in splits.items()}
 
 
 def _with_validation(name: str, texts: dict[str, str]) -> Splits:

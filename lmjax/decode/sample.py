@@ -1,6 +1,6 @@
 """Decoding token by token: greedy, temperature, top-k and top-p, a whole batch in one compiled program.
 
-A model comes as a `Decoder`, two functions over a cache that is a value; nothing here knows which model it is.
+A model comes as a `Decoder`, functions over a cache that is a value; nothing here knows which model it is.
 
 B rows, P prompt tokens, N room for new tokens, V vocabulary.
 """

@@ -12,13 +12,13 @@ import contextlib
 import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from lmjax.data.files import opened
 from lmjax.errors import UserError
 
 FORMS = ("word2vec", "binary", "glove")
@@ -32,7 +32,7 @@ def read_vectors(path, limit: int = 0) -> tuple[list[str], np.ndarray]:
     none of these or is damaged: a wrong number of words or of numbers, what is no number, a word twice or not UTF-8.
     """
     path = Path(path).expanduser()
-    with _opened(path) as file:
+    with opened(path, "word vectors") as file:
         kind = _kind(path, file)
         file.seek(0)
         if kind.announced is not None:
@@ -189,16 +189,6 @@ def _check(words: Sequence[str], vectors: np.ndarray):
     finite = np.isfinite(vectors).all(1)
     if not finite.all():
         raise UserError(f"the vector of {words[int(np.argmin(finite))]} is not finite: nothing was written")
-
-
-@contextlib.contextmanager
-def _opened(path: Path):
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read: {reason}; expected word vectors, gzipped if it ends in .gz") from None
 
 
 def _number(field: bytes) -> bool:

@@ -53,8 +53,7 @@ def word2vec_tables(config, counts) -> dict:
     keep: a place's chance to stay. share, other: Walker's alias method, noise is i with chance share[i], else other[i],
     for i uniform. input, output: factors on a word's gradients (`calm`).
     """
-    f = np.asarray(counts, np.float64) / np.sum(counts)
-    keep = np.minimum(np.sqrt(config.sample / f) + config.sample / f, 1.0) if config.sample else np.ones_like(f)
+    f, keep = thinning(config, counts)
     q = f**0.75 / np.sum(f**0.75)
     share, other = alias(q)
     kept = f * keep / np.sum(f * keep)
@@ -63,6 +62,13 @@ def word2vec_tables(config, counts) -> dict:
     factors = {name: np.minimum(1.0, config.calm / n) if config.calm else np.ones_like(f) for name, n in given.items()}
     tables = {"keep": keep, "share": share, **factors}
     return {name: jnp.asarray(x, jnp.float32) for name, x in tables.items()} | {"other": jnp.asarray(other)}
+
+
+def thinning(config, counts):
+    """f(w) and keep(w), [V] each."""
+    f = np.asarray(counts, np.float64) / np.sum(counts)
+    keep = np.minimum(np.sqrt(config.sample / f) + config.sample / f, 1.0) if config.sample else np.ones_like(f)
+    return f, keep
 
 
 def alias(q):
@@ -82,8 +88,8 @@ def alias(q):
 
 def words_a_row(config, counts) -> int:
     """R: so many words of running text fill a row's T places, and seldom more (4 standard deviations)."""
-    f = np.asarray(counts, np.float64) / np.sum(counts)
-    stays, places = float(np.sum(f * word2vec_tables(config, counts)["keep"])), config.positions // config.rows
+    f, keep = thinning(config, counts)
+    stays, places = float(np.sum(f * keep)), config.positions // config.rows
     stays += 4 * np.sqrt(max(stays * (1 - stays), 0.0) / places)
     return max(1, int(places / stays + 1e-3))
 
@@ -102,17 +108,17 @@ def draw_blocks(tables, config, tokens, row, key) -> Blocks:
     """
     T, W, P = config.positions // config.rows, config.window, config.block
 
-    def one(place):
-        tokens, row = place
+    def one(item):
+        tokens, row = item
         sizes = np.cumsum([tokens.shape[0], T, T // P * config.shared])
         bits = random_bits(jax.random.fold_in(key, row), sizes[-1] + T // P * config.shared)
         thin, reach, pick, accept = jnp.split(bits, sizes)
-        stays = (share(thin) < tables["keep"][tokens]) & (tokens >= 0)
+        stays = (fraction(thin) < tables["keep"][tokens]) & (tokens >= 0)
         place = jnp.where(stays, jnp.cumsum(stays) - 1, T)
         kept = jnp.full(T, -1, jnp.int32).at[place].set(tokens, mode="drop")
         # The remainder by V is even to a share of V / 2^32.
         noise = (pick % config.vocab).astype(jnp.int32)
-        noise = jnp.where(share(accept) < tables["share"][noise], noise, tables["other"][noise])
+        noise = jnp.where(fraction(accept) < tables["share"][noise], noise, tables["other"][noise])
         return kept, (reach % W).astype(jnp.int32) + 1, noise
 
     kept, reach, noise = lax.map(one, (tokens, row))
@@ -129,7 +135,7 @@ def random_bits(key, count: int):
     return lax.rng_bit_generator(state, (count,), jnp.uint32, algorithm=lax.RandomAlgorithm.RNG_PHILOX)[1]
 
 
-def share(bits):
+def fraction(bits):
     """Random bits uint32 as floats, even in [0,1)."""
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
 

@@ -7,6 +7,8 @@ SGD: only it needs no state for the rows that a batch does not touch.
 import jax
 import jax.numpy as jnp
 
+from lmjax.train.state import count_bad
+
 
 def make_sparse_step(gradients, learning_rate, turns: int):
     """`step(state, batch, key, axis) -> (state, metrics)`: `turns` updates, one after the other, of state.params.
@@ -37,9 +39,7 @@ def make_sparse_step(gradients, learning_rate, turns: int):
             with jax.named_scope("update"):
                 for name, (ids, rows) in touched.items():
                     new[name] = new[name].at[ids].add(jnp.where(finite, -rate * rows, 0.0))
-            row, total = bad[0], bad[1]
-            bad = jnp.stack([jnp.where(finite, 0, row + 1), total + jnp.where(finite, 0, 1)])
-            return (new, bad), report
+            return (new, count_bad(bad, finite)), report
 
         (params, bad), (loss, weight) = jax.lax.scan(turn, (state.params, state.bad), (jnp.arange(turns), each))
         loss, weight = axis.psum((loss.sum(), weight.sum()))

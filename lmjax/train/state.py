@@ -22,6 +22,11 @@ class State:
     bad: jax.Array | None = None
 
 
+def count_bad(bad, finite):
+    """`State.bad` after one more step, or update, that was finite or was skipped."""
+    return jnp.stack([jnp.where(finite, 0, bad[0] + 1), bad[1] + jnp.where(finite, 0, 1)])
+
+
 def new_state(params, tx, carry=(), averaging=None) -> State:
     """The state before the first step. `tx` is an optax transformation, `averaging` one of optim.py's."""
     average = () if averaging is None else averaging.init(params)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from lmjax.errors import UserError
+from lmjax.train.state import count_bad
 
 
 def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
@@ -78,8 +79,7 @@ def make_step(
         def keep(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
-        row, total_bad = state.bad[0], state.bad[1]
-        bad = jnp.stack([jnp.where(finite, 0, row + 1), total_bad + jnp.where(finite, 0, 1)])
+        bad = count_bad(state.bad, finite)
         new = state.replace(
             step=state.step + 1,
             params=keep(params, state.params),
