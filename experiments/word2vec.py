@@ -61,8 +61,6 @@ PRESETS = {
     },
 }  # fmt: skip
 SAMPLE = 16  # updates on whose words the objective is followed
-COVERED = 0.3  # share of a test set whose words must have vectors for its figure to be told
-SHOWN = 6  # words whose neighbours are printed
 
 
 def main(config):
@@ -72,6 +70,7 @@ def main(config):
     from lmjax.data.corpus import phrases, read_corpus
     from lmjax.interop.vectors import write_vectors
     from lmjax.run.training import finish, session
+    from lmjax.run.vectors import score, show
 
     corpus = read_corpus(
         config.data, config.data_dir or None, units=config.units, min_count=config.min_count, limit=config.limit
@@ -140,30 +139,6 @@ def train(run, model, corpus):
         tokens_per_step=model.rows * turns * length,
         learning_rate=rate,
     )
-
-
-def show(corpus, vectors, asked):
-    """Prints the neighbours of the words asked for, else of a few frequent ones that are no function words."""
-    from lmjax.evaluate import embeddings
-
-    asked = asked or [word for word in corpus.words[100:] if len(word) > 3][:SHOWN]
-    for word in asked or corpus.words[:SHOWN]:
-        i = embeddings.find(corpus.words, word)
-        near = embeddings.nearest(corpus.words, vectors, vectors[i], exclude=[corpus.words[i]], count=6)
-        print(f"{word:14} {', '.join(other for other, _ in near)}")
-
-
-def score(run, corpus, vectors) -> dict:
-    """Prints what the test sets of word-eval say, where they are; returns their figures."""
-    from lmjax.data.files import own_dir
-    from lmjax.evaluate import embeddings
-
-    folder = own_dir(run.config.data_dir or None)
-    if folder is None or not (folder / "word-eval").is_dir():
-        return {}
-    scores = embeddings.covered(embeddings.score_all(corpus.words, vectors, folder / "word-eval"), COVERED)
-    print("", *embeddings.report(scores), "", sep="\n", flush=True)
-    return {name: value for name, value in embeddings.metrics(scores).items() if not name.endswith("_coverage")}
 
 
 if __name__ == "__main__":
