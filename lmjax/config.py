@@ -130,3 +130,17 @@ class Word2Vec:
                 f"model.positions={self.positions} is not a multiple of model.rows={self.rows} times "
                 f"model.block={self.block}: choose one"
             )
+
+
+@dataclass(frozen=True)
+class Subword(Word2Vec):
+    """Word vectors made of those of character n-grams (Bojanowski et al. 2017)."""
+
+    min_n: int = setting(3, "letters of the shortest n-grams of a word, the marks of its ends among them", low=1)
+    max_n: int = setting(6, "letters of the longest", low=1)
+    buckets: int = setting(2_000_000, "rows that all n-grams share by a hash", low=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.min_n > self.max_n:
+            raise ValueError(f"model.min_n={self.min_n} is more than model.max_n={self.max_n}: choose it smaller")
