@@ -144,3 +144,16 @@ class Subword(Word2Vec):
         super().__post_init__()
         if self.min_n > self.max_n:
             raise ValueError(f"model.min_n={self.min_n} is more than model.max_n={self.max_n}: choose it smaller")
+
+
+@dataclass(frozen=True)
+class GloVe:
+    """Word vectors from how often words stand near each other (Pennington et al. 2014)."""
+
+    vocab: int = setting(0, "number of word types; 0 takes the corpus's", low=0)
+    dim: int = setting(100, "width D of a word's vector", low=1)
+    x_max: float = setting(10.0, "words seen this often together, or more, weigh 1; the paper's 100 suits billions of "
+                           "words", low=1e-6)  # fmt: skip
+    alpha: float = setting(0.75, "exponent of the weight below x_max", low=0.0)
+    group: int = setting(16, "entries of one word's row that an update takes together", low=1)
+    rows: int = setting(128, "groups an update takes before vectors change; a multiple of the devices", low=1)
