@@ -6,7 +6,8 @@
     bash launch/run.sh experiments/neighbours.py --vectors=vectors.txt --map=map.png
 
 The vectors are those that a run of word2vec.py left in its folder, or any file of word2vec (text or binary) or GloVe,
-plain or .gz. --analogy=king,man,woman is king - man + woman, by 3CosAdd (Mikolov et al. 2013a). --evaluate scores the
+plain or .gz, or a model of fastText (.bin), such as a run of subword.py leaves: then words that it never saw are
+answered too. --analogy=king,man,woman is king - man + woman, by 3CosAdd (Mikolov et al. 2013a). --evaluate scores the
 analogies of Mikolov et al. and the word-similarity sets found in the folder word-eval of --data_dir, as gensim does,
 and says how many of their questions the vocabulary covers. --map draws the most frequent words, or with --words those
 and their neighbours, on the plane of their first two principal components. Without a question it asks for one:
@@ -17,8 +18,10 @@ and their neighbours, on the plane of their first two principal components. With
 import contextlib
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from lmjax.config import setting
 from lmjax.errors import UserError
@@ -29,8 +32,8 @@ COMMON = 100  # the most frequent words, the, of, and, say little on a map
 
 @dataclass(frozen=True)
 class Config:
-    workdir: str = setting("", "folder of a run of word2vec.py")
-    vectors: str = setting("", "file of word vectors, instead of a workdir")
+    workdir: str = setting("", "folder of a run of word2vec.py or subword.py")
+    vectors: str = setting("", "file of word vectors or fastText's model, instead of a workdir")
     limit: int = setting(0, "read the first so many vectors of the file only; 0: all", low=0)
     words: tuple[str, ...] = setting((), "show the words nearest to these")
     analogy: tuple[str, ...] = setting((), "A,B,C: show the words nearest to A - B + C")
@@ -58,13 +61,54 @@ def file_of(config: Config) -> Path:
         )
     if config.vectors:
         return Path(config.vectors)
-    path = Path(config.workdir).expanduser() / "vectors.txt"
+    folder = Path(config.workdir).expanduser()
+    path = folder / "fasttext.bin" if (folder / "fasttext.bin").is_file() else folder / "vectors.txt"
     if not path.is_file():
         raise UserError(
             f"--workdir={config.workdir} holds no vectors.txt: give the folder of a finished run of "
             "word2vec.py, or a file as --vectors"
         )
     return path
+
+
+class Vectors(NamedTuple):
+    """Words and their vectors [V,D], and what makes the vectors of other words, if anything does."""
+
+    words: list[str]
+    table: Any
+    compose: Callable | None = None
+
+    def with_words(self, asked) -> "Vectors":
+        """These, and of a fastText model also those of `asked` that are not among them."""
+        if self.compose is None:
+            return self
+        from lmjax.evaluate.subwords import extended
+
+        return Vectors(*extended(self.words, self.table, self.compose, asked), self.compose)
+
+
+def read(path: Path, limit: int) -> Vectors:
+    """The vectors of a file, its first `limit` or, for 0, all."""
+    import numpy as np
+
+    from lmjax.interop.fasttext import is_fasttext, read_fasttext
+    from lmjax.interop.vectors import read_vectors
+
+    if not is_fasttext(path):
+        return Vectors(*read_vectors(path, limit))
+    from lmjax.models.subword import compose
+
+    trained = read_fasttext(path)
+    known = {word: id for id, word in enumerate(trained.words)}
+
+    def vectors_of(words):
+        return compose(trained.params["input"], trained.config, words, known)
+
+    words = trained.words[: limit or None]
+    table = vectors_of(words)
+    if not np.isfinite(table).all():
+        raise UserError(f"{path} holds vectors that are not finite: train again")
+    return Vectors(words, table, vectors_of)
 
 
 def columns(lists: dict[str, list[tuple[str, float]]]) -> list[str]:
@@ -89,7 +133,7 @@ def _padded(text: str, room: int) -> str:
     return text + " " * (room - _width(text))
 
 
-def answer(question: str, words, vectors, count: int) -> list[str]:
+def answer(question: str, vectors: Vectors, count: int) -> list[str]:
     """The table for a line such as "king" or "king - man + woman"."""
     from lmjax.evaluate import embeddings
 
@@ -102,10 +146,11 @@ def answer(question: str, words, vectors, count: int) -> list[str]:
             wanted = "+"
     if not signs["+"]:
         raise UserError(f"{question!r} adds no word: write a word, or king - man + woman with spaces between")
-    return columns({question: embeddings.analogy(words, vectors, signs["+"], signs["-"], count)})
+    words, table, _ = vectors.with_words(signs["+"] + signs["-"])
+    return columns({question: embeddings.analogy(words, table, signs["+"], signs["-"], count)})
 
 
-def ask(words, vectors, count: int):
+def ask(vectors: Vectors, count: int):
     """Answer lines of the terminal until one is empty."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 (arrow keys recall and edit a line)
@@ -118,13 +163,13 @@ def ask(words, vectors, count: int):
         if not question:
             return None
         try:
-            print("\n".join(answer(question, words, vectors, count)), end="\n\n")
+            print("\n".join(answer(question, vectors, count)), end="\n\n")
         except UserError as error:
             print(error)
 
 
 def draw(config: Config, words, vectors, near: dict) -> str:
-    """The map; `near` are the neighbours of the words asked for."""
+    """The map; `near` are the neighbours of the words asked for, which have a vector."""
     from lmjax.evaluate import embeddings
     from lmjax.run import vector_map
 
@@ -151,25 +196,29 @@ def main(config: Config):
 
     from lmjax.data import files
     from lmjax.evaluate import embeddings
-    from lmjax.interop.vectors import read_vectors
+    from lmjax.evaluate.subwords import similarities
 
-    words, vectors = read_vectors(path, config.limit)
-    print(f"{path}: {len(words):,} words of {vectors.shape[1]} dimensions", flush=True)
-    near = {word: embeddings.analogy(words, vectors, [word], count=config.count) for word in config.words}
+    vectors = read(path, config.limit)
+    print(f"{path}: {len(vectors.words):,} words of {vectors.table.shape[1]} dimensions", flush=True)
+    words, table, _ = vectors.with_words(config.words)
+    near = {word: embeddings.analogy(words, table, [word], count=config.count) for word in config.words}
     print("\n".join(columns(near)), end="\n" * bool(near))
     if config.analogy:
         a, b, c = config.analogy
-        print("\n".join(answer(f"{a} - {b} + {c}", words, vectors, config.count)))
+        print("\n".join(answer(f"{a} - {b} + {c}", vectors, config.count)))
     if config.evaluate:
         own = files.own_dir(config.data_dir or None)
         if own is None:
             raise UserError("--evaluate needs the evaluation sets: name the folder that holds word-eval by --data_dir")
-        scores = embeddings.score_all(words, vectors, own / "word-eval", config.restrict)
+        scores = embeddings.score_all(vectors.words, vectors.table, own / "word-eval", config.restrict)
         print("", *embeddings.report(scores), sep="\n")
+        if vectors.compose and scores.similarities:
+            every = similarities(*vectors, own / "word-eval")
+            print("", "with words outside the vocabulary", *embeddings.report(embeddings.Scores({}, every)), sep="\n")
     if config.map:
-        print("", draw(config, words, vectors, near), sep="\n")
+        print("", draw(config, words, table, near), sep="\n")
     if not asked:
-        ask(words, vectors, config.count)
+        ask(vectors, config.count)
 
 
 if __name__ == "__main__":

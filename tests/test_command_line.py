@@ -137,6 +137,14 @@ REFUSED = [
     ("word2vec --data=text.txt --min_count=100000", "min_count"),
     ("word2vec --data=text.txt --min_count=1 --strategy=pmap --workdir=a --quiet", "does not divide over 8 devices"),
     ("word2vec --model.block=10", "model.positions=256 is not a multiple"),
+    ("glove --data=nope", "nope is neither"),
+    ("glove --model.x_max=0", "--model.x_max=0: expected a finite number of at least 1e-06"),
+    ("glove --data=text.txt --accumulate=2", "--accumulate=2 does nothing here"),
+    ("glove --data=text.txt --model.rows=4 --strategy=pmap --workdir=a --quiet", "does not divide over 8 devices"),
+    ("subword --data=nope", "nope is neither"),
+    ("subword --model.min_n=7", "model.min_n=7 is more than model.max_n=6"),
+    ("subword --model.buckets=0", "--model.buckets=0: expected"),
+    ("neighbours --vectors=cut.bin --words=a", "cut.bin is damaged or cut off"),
     ("linear_text --data=nope", "neither a file or folder nor a known set"),
     ("linear_text --data=text.txt", "line 1 has no tab"),
     ("linear_text --data=imdb", "unpack"),
@@ -155,6 +163,7 @@ def files(tmp_path):
     (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     (tmp_path / "zeros.txt").write_bytes(b"text\0text")
     (tmp_path / "bad.gz").write_bytes(b"not compressed")
+    (tmp_path / "cut.bin").write_bytes(b"\xba\x16\x4f\x2f\x0c\0\0\0")  # fastText's first eight bytes
     (tmp_path / "folder").mkdir()
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "sets/ptb").mkdir(parents=True)

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from experiments import neighbours
+from lmjax.config import Subword
 from lmjax.errors import UserError
+from lmjax.interop.fasttext import write_fasttext
 from lmjax.interop.vectors import write_vectors
+from lmjax.models.subword import ngrams
 from lmjax.run import flags, vector_map
 
 
@@ -50,6 +53,28 @@ def test_a_run_of_word2vec(vectors, capsys):
     assert capsys.readouterr().out.count("0.") == 3  # queen, man and, of cosine 0, woman
     with pytest.raises(UserError, match=r"holds no vectors\.txt"):
         run("--workdir=nowhere", "--words=king")
+
+
+def test_a_fasttext_model_answers_for_words_it_never_saw(tmp_path, capsys):
+    words, config = ["ship", "shipping", "king"], Subword(vocab=3, dim=4, buckets=1000)
+    table = np.zeros((1003, 4), np.float32)
+    ids, start = ngrams(words, config)
+    table[3 + ids[start[2] :], 0] = 1  # king's
+    table[3 + ids[: start[2]], 1] = 1
+    params = {"input": table, "output": np.zeros((3, 4), np.float32)}
+    write_fasttext(tmp_path / "fasttext.bin", words, [3, 2, 1], params, config, epochs=1, min_count=1)
+    run(f"--workdir={tmp_path}", "--words=Shipped,kings", "--count=1")
+    head, first = capsys.readouterr().out.splitlines()[2:4]
+    assert head.split() == ["Shipped", "kings"]
+    assert first.split()[1::2] == ["ship", "king"]
+    (tmp_path / "word-eval").mkdir()
+    (tmp_path / "word-eval" / "EN-MC-30.txt").write_text("ship shipped 9\nship king 1\nking kings 8\n")
+    run(f"--workdir={tmp_path}", "--evaluate", f"--data_dir={tmp_path}")
+    out = capsys.readouterr().out
+    assert "-                1       3" in out  # one pair has no correlation
+    assert "1.000                3       3" in out.partition("with words outside the vocabulary")[2]
+    with pytest.raises(UserError, match="has no vector"):
+        run(f"--workdir={tmp_path}", "--words=x")  # <x> is in no bucket that was ever filled
 
 
 def test_evaluation_by_section(vectors, tmp_path, capsys, monkeypatch):

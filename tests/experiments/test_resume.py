@@ -32,6 +32,14 @@ RUNS = {
         "word2vec.py", "--min_count=1", "--epochs=2", "--turns=2", "--model.positions=16", "--model.block=4",
         "--model.dim=8", "--model.sample=0.1",
     ],
+    "subword vectors": [
+        "subword.py", "--min_count=1", "--epochs=2", "--turns=2", "--model.positions=16", "--model.block=4",
+        "--model.dim=8", "--model.sample=0.1", "--model.buckets=100",
+    ],
+    "word vectors by AdaGrad": [
+        "glove.py", "--min_count=1", "--window=3", "--epochs=12", "--turns=1", "--model.rows=1", "--model.group=4",
+        "--model.dim=8",
+    ],
 }  # fmt: skip
 
 

@@ -1,0 +1,163 @@
+"""Word vectors made of character n-grams, fastText's: words that training never saw have vectors too.
+
+    bash launch/run.sh experiments/subword.py
+
+takes the Python documentation that Python itself carries (nothing to download), 30 seconds on two cores, and shows what
+stands near a few words. For vectors worth keeping give a larger corpus,
+
+    bash launch/run.sh experiments/subword.py --data=PATH             a text file or folder, .gz or plain
+    bash launch/run.sh experiments/subword.py --preset=novels --data_dir=DATA   14 M words
+
+The workdir gets vectors.txt, the vocabulary's vectors, and fasttext.bin, the whole model in fastText's own form, which
+fastText and gensim read. experiments/neighbours.py --workdir=WORKDIR --words=WORD answers from it for any word. Where
+DATA/word-eval has the analogy and similarity sets, the vectors are scored by them at the end; the similarity sets once
+more with the words that the corpus lacks.
+
+On several devices --strategy=pmap --model.rows=8 reads as many parts of the corpus side by side (a multiple of the
+devices) and sums their updates. The same command with the same --workdir goes on where a stopped run was, to the same
+bits.
+
+Paper: Bojanowski et al. 2017 (arXiv 1607.04606). Its scores are on Wikipedia, a hundred times more text.
+"""
+
+from dataclasses import dataclass
+
+from lmjax.config import Subword, setting
+from lmjax.run import flags
+from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    preset: str = ""
+    data: str = setting("pydoc", "pydoc (embedded), english-novels, imdb, tfds:NAME, a text file or folder; join by +")
+    units: str = setting(
+        "words", "what a word is: letters of any script (words) or of a-z (ascii)", choices=("words", "ascii")
+    )
+    min_count: int = setting(5, "words seen less often have no row of their own", low=1)
+    limit: int = setting(0, "keep at most this many most frequent words; 0: all", low=0)
+    model: Subword = setting(
+        Subword(positions=256, buckets=50_000), "the model; small updates and few buckets, for a small corpus"
+    )
+    epochs: int = setting(50, "times the corpus is read", low=1)
+    lr: float = setting(0.05, "learning rate at the start; it falls linearly", low=0.0)
+    lr_end: float = setting(1e-4, "learning rate at the end", low=0.0)
+    turns: int = setting(64, "updates a step takes; fewer for a small corpus", low=1)
+    show: tuple[str, ...] = setting(
+        ("string", "module", "iterator", "misconfigured", "unpicklability"),
+        "words whose neighbours are printed, whether they are in the corpus or not",
+    )
+
+
+PRESETS = {
+    "novels": {
+        "help": "skip-gram, 100 dimensions, 3 epochs of English novels; thinned by 1e-3, where the paper has 1e-4",
+        "data": "english-novels", "units": "ascii", "model.positions": 1024, "model.buckets": 500_000, "epochs": 3,
+        "show": ("ship", "happy", "unhappily", "shipwreckage", "untruthfulness"),
+    },
+}  # fmt: skip
+SAMPLE = 16  # updates on whose words the objective is followed
+
+
+def main(config):
+    from lmjax.config import sized
+    from lmjax.data.corpus import read_corpus
+    from lmjax.interop.fasttext import write_fasttext
+    from lmjax.interop.vectors import write_vectors
+    from lmjax.models.subword import compose
+    from lmjax.run.training import finish, session
+
+    corpus = read_corpus(
+        config.data, config.data_dir or None, units=config.units, min_count=config.min_count, limit=config.limit
+    )
+    with session("subword", config) as run:
+        run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
+        model = sized(config.model, len(corpus.words))
+        outcome = train(run, model, corpus)
+        known = {word: id for id, word in enumerate(corpus.words)}
+
+        def vectors_of(words):
+            return compose(outcome.params["input"], model, words, known)
+
+        vectors = vectors_of(corpus.words)
+        write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
+        sizes = {"epochs": config.epochs, "min_count": config.min_count}
+        write_fasttext(run.workdir / "fasttext.bin", corpus.words, corpus.counts, outcome.params, model, **sizes)
+        run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
+        metrics = tell(run, corpus, vectors, vectors_of)
+        finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
+        run.say(f"the vectors are {run.workdir / 'vectors.txt'}, the model {run.workdir / 'fasttext.bin'}")
+
+
+def train(run, model, corpus):
+    """The training, an Outcome of run/training.py: its params hold the rows of words and n-grams."""
+    import jax
+    import numpy as np
+    import optax
+
+    from lmjax.data.batches import stretches
+    from lmjax.models import subword, word2vec
+    from lmjax.run.training import fit
+    from lmjax.train.sparse import make_sparse_step
+
+    config = run.config
+    tables = subword.subword_tables(model, corpus.words, corpus.counts)
+    room = subword.pieces_a_row(model, tables, corpus.counts)
+    length = word2vec.words_a_row(model, corpus.counts)
+    turns = max(1, min(config.turns, len(corpus.ids) // (model.rows * length)))
+    batch, steps = stretches(corpus.ids, model.rows, turns, length)
+    total = steps * config.epochs
+
+    def rate(step):
+        return jax.numpy.maximum(config.lr * (1 - step / total), config.lr_end)
+
+    def gradients(params, tables, batch, key, report):
+        return subword.subword_update(params, tables, model, batch, key, report, room)
+
+    sample, _ = stretches(corpus.ids, model.rows, 1, length)
+    updates = max(len(corpus.ids) // (model.rows * length), 1)
+    spread = range(0, updates, max(updates // SAMPLE, 1))
+
+    @jax.jit
+    def objective(params, batch, key):
+        return gradients(params, tables, {"tokens": batch["tokens"][:, 0], "row": batch["row"]}, key, True)[1]
+
+    def evaluate(params):
+        sums = [objective(params, sample(i), jax.random.key(i)) for i in spread]
+        loss, weight = np.sum(jax.device_get(sums), axis=0)
+        return {"loss": float(loss / max(weight, 1))}
+
+    return fit(
+        run,
+        specs=subword.subword_params(model),
+        tx=optax.GradientTransformation(lambda params: tables, None),
+        step=make_sparse_step(gradients, rate, turns),
+        batch=batch,
+        steps=total,
+        evaluate=evaluate,
+        evaluate_every=steps * max(config.epochs // 10, 1),
+        tokens_per_step=model.rows * turns * length,
+        learning_rate=rate,
+    )
+
+
+def tell(run, corpus, vectors, vectors_of) -> dict:
+    """Prints neighbours and what the test sets say, without and with unknown words; returns the figures."""
+    from lmjax.data.files import own_dir
+    from lmjax.evaluate import embeddings
+    from lmjax.evaluate.subwords import extended, similarities
+    from lmjax.run.vectors import score, show
+
+    words, all_vectors = extended(corpus.words, vectors, vectors_of, run.config.show)
+    show(corpus._replace(words=words), all_vectors, run.config.show)
+    if metrics := score(run, corpus, vectors):
+        found = embeddings.Scores({}, similarities(corpus.words, vectors, vectors_of,
+                                                   own_dir(run.config.data_dir or None) / "word-eval"))  # fmt: skip
+        print("with words that are not in the corpus", *embeddings.report(found), "", sep="\n", flush=True)
+        figures = embeddings.metrics(found).items()
+        metrics |= {f"{name}_all": value for name, value in figures if not name.endswith("_coverage")}
+    return metrics
+
+
+if __name__ == "__main__":
+    flags.run(main, Config, PRESETS)

@@ -1,0 +1,195 @@
+"""Subword vectors, fastText's: a word's vector is the mean of its own row and those of its character n-grams.
+
+Bojanowski, Grave, Joulin & Mikolov 2017, "Enriching word vectors with subword information" (arXiv 1607.04606): word2vec
+with, in the place of a vector a word,
+
+    x_w = mean of z_w and z_g, g the n-grams of <w>, of min_n to max_n letters, the marks < and > among them
+
+N-grams are not listed but hashed (FNV-1a, the signs of UTF-8) into buckets. A word that training never saw has n-grams
+too, and so a vector. Departure: the paper's score is a sum over g, its program's a mean whose whole gradient each row
+gets, so that a step moves x_w as far as word2vec's would; this follows the program, whose files `interop/fasttext.py`
+reads and writes.
+
+How it is computed. An update takes each of its words once, however often it comes: makes its vector from its rows,
+lets word2vec.py work on these vectors as if they were its table, and hands a word's summed gradient to all its rows.
+Rows are kept in pieces of four, the last of a word's filled up, so that words of any length fit one array. A row that
+many words share is calmed as a word is there, by the pairs that it is expected to get from all of them.
+
+V word types, N words or places, D width, R = V + buckets rows of the table, C pieces of an update.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lmjax.models import word2vec
+from lmjax.param import Param, uniform, zeros
+
+PIECE = 4  # rows
+
+
+class Rows(NamedTuple):
+    """The rows of all words: those of word i are ids[start[i]:start[i + 1]]."""
+
+    ids: np.ndarray  # int32
+    start: np.ndarray  # int64 [N+1]
+
+
+def ngrams(words: Sequence[str], config) -> Rows:
+    """The buckets, from 0, of each word's n-grams, in the order of their first letters, then of their lengths."""
+    text = np.frombuffer("".join(f"<{word}>" for word in words).encode(errors="replace"), np.uint8)
+    letter = np.flatnonzero(text & 0xC0 != 0x80)  # where each begins in UTF-8
+    size = np.diff(letter, append=len(text))
+    lengths = np.array([len(word) + 2 for word in words], np.int64)
+    word = np.repeat(np.arange(len(words)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(word))  # letters from here to the word's end
+    signed = text.astype(np.int8).astype(np.uint32)  # the program's bytes are signed, and widened as such
+    value, found = np.full(len(letter), 2166136261, np.uint32), []
+    for n in range(1, config.max_n + 1):
+        at = np.flatnonzero(left >= n)
+        last = at + n - 1
+        for byte in range(int(size.max(initial=0))):
+            longer = size[last] > byte
+            here = at[longer]
+            value[here] = (value[here] ^ signed[letter[last[longer]] + byte]) * np.uint32(16777619)
+        if n == 1:  # a mark alone is none
+            at = at[(left[at] > 1) & (left[at] < lengths[word[at]])]
+        if n >= config.min_n:
+            found.append((at, value[at] % np.uint32(config.buckets)))
+    if not found:
+        return Rows(np.zeros(0, np.int32), np.zeros(len(words) + 1, np.int64))
+    at, ids = (np.concatenate(part) for part in zip(*found))
+    order = np.argsort(at, kind="stable")
+    start = np.append(0, np.cumsum(np.bincount(word[at], minlength=len(words))))
+    return Rows(ids[order].astype(np.int32), start)
+
+
+def word_rows(words: Sequence[str], config, known: dict[str, int]) -> Rows:
+    """The table's rows of each word: its own, where it is `known` by a number, then its n-grams'."""
+    own = np.array([known.get(word, -1) for word in words], np.int32)
+    found = ngrams(words, config)
+    start = found.start + np.append(0, np.cumsum(own >= 0))
+    ids, first = np.empty(start[-1], np.int32), np.zeros(start[-1], bool)
+    first[start[:-1][own >= 0]] = True
+    ids[first], ids[~first] = own[own >= 0], config.vocab + found.ids
+    return Rows(ids, start)
+
+
+def compose(table, config, words: Sequence[str], known: dict[str, int]) -> np.ndarray:
+    """The vectors of words, float32 [N,D]; `known` gives the numbers of the vocabulary's. table: params["input"].
+
+    Other words are the mean of their n-grams alone, and 0 where they have none.
+    """
+    from scipy.sparse import csr_array
+
+    ids, start = word_rows(words, config, known)
+    size = np.diff(start)
+    share = np.repeat(1 / np.maximum(size, 1), size).astype(np.float32)
+    return csr_array((share, ids, start), shape=(len(words), len(table))) @ np.asarray(table, np.float32)
+
+
+def subword_params(config):
+    """ "input": the words' rows, then the buckets'; "output": what words' vectors are multiplied with."""
+    axes = ("vocab", "embed")
+    return {
+        "input": Param((config.vocab + config.buckets, config.dim), axes, uniform(1 / config.dim)),
+        "output": Param((config.vocab, config.dim), axes, zeros),
+    }
+
+
+def subword_tables(config, words: Sequence[str], counts) -> dict:
+    """`word2vec_tables`, with "input" factors on the gradients of rows [R], and
+
+    pieces int32 [.,4]: rows of words, four at a time, R where there is none; begin, count int32 [V]: a word's pieces;
+    inverse [V]: one over its number of rows.
+    """
+    rows = word_rows(words, config, {word: id for id, word in enumerate(words)})
+    R, size = config.vocab + config.buckets, np.diff(rows.start)
+    count = -(-size // PIECE)
+    begin = np.cumsum(count) - count
+    pieces = np.full(count.sum() * PIECE, R, np.int32)
+    pieces[np.repeat(begin * PIECE - rows.start[:-1], size) + np.arange(len(rows.ids))] = rows.ids
+    tables = {"pieces": pieces.reshape(-1, PIECE), "begin": begin.astype(np.int32), "count": count.astype(np.int32)}
+    tables |= {"inverse": (1 / size).astype(np.float32), "input": np.ones(R, np.float32)}
+    if config.calm:
+        pairs = config.positions * (1 if config.cbow else config.window + 1) * (1 + config.negative)
+        given = np.bincount(rows.ids, np.repeat(pairs * kept(config, counts), size), minlength=R)
+        tables["input"] = np.minimum(1, config.calm / np.maximum(given, config.calm)).astype(np.float32)
+    return word2vec.word2vec_tables(config, counts) | {name: jnp.asarray(x) for name, x in tables.items()}
+
+
+def kept(config, counts):
+    """The words' shares of what thinning leaves, [V]."""
+    f, keep = word2vec.thinning(config, counts)
+    return f * keep / np.sum(f * keep)
+
+
+def pieces_a_row(config, tables, counts) -> int:
+    """So many pieces are the different words among a row's places, and seldom more (6 standard deviations, if words
+    fell independently; in a text they come again sooner)."""
+    count, places = np.asarray(tables["count"]), config.positions // config.rows
+    here = 1 - (1 - kept(config, counts)) ** places
+    return int(np.ceil(count @ here + 6 * np.sqrt(count**2 @ (here * (1 - here)))))
+
+
+def subword_update(params, tables, config, batch, key, report, room: int):
+    """`subword_gradients` of a batch, see `word2vec_update`. room: `pieces_a_row`."""
+    blocks = word2vec.draw_blocks(tables, config, batch["tokens"], batch["row"], key)
+    return subword_gradients(params, tables, config, blocks, report, room * len(batch["row"]))
+
+
+class Chosen(NamedTuple):
+    """The words of an update, each at the first place that has it."""
+
+    place: jax.Array  # int32 [V]: that place, N for other words
+    fits: jax.Array  # bool [N]: whether there was room for the word of a place
+    owner: jax.Array  # int32 [C]: the place whose word a piece is of
+    rows: jax.Array  # int32 [C,4], R where there is none
+
+
+def choose(tables, words, room: int) -> Chosen:
+    """words int32 [N], -1 for none. A word that does not fit `room` pieces is left out of the update."""
+    N, V, R = len(words), len(tables["count"]), len(tables["input"])
+    at = jnp.arange(N, dtype=jnp.int32)
+    place = jnp.full(V, N, jnp.int32).at[jnp.where(words < 0, V, words)].min(at, mode="drop")
+    count = jnp.where((words >= 0) & (place[words] == at), tables["count"][words], 0)
+    end = jnp.cumsum(count)
+    begin, fits = end - count, end <= room
+    owner = jnp.zeros(room, jnp.int32).at[jnp.where((count > 0) & fits, begin, room)].set(at, mode="drop")
+    owner = lax.cummax(owner)
+    within = jnp.arange(room, dtype=jnp.int32) - begin[owner]
+    piece = tables["begin"][words[owner]] + within
+    rows = jnp.where((within < count[owner])[:, None], tables["pieces"][piece], R)
+    return Chosen(place, fits, owner, rows)
+
+
+def subword_gradients(params, tables, config, blocks: word2vec.Blocks, report, room: int):
+    """As `word2vec_gradients`, whose skip-gram, CBOW and objective these are. room: pieces of all the blocks."""
+    words = blocks.centre.reshape(-1)
+    N = len(words)
+    place, fits, owner, rows = choose(tables, words, room)
+    with jax.named_scope("compose"):
+        four = params["input"].at[rows].get(mode="fill", fill_value=0).sum(1)  # [C,D]
+        x = jnp.zeros((N, config.dim)).at[owner].add(four, indices_are_sorted=True)
+        x = x * tables["inverse"][words][:, None]
+
+    def placed(ids):
+        at = place[ids]
+        return jnp.where((ids >= 0) & fits[jnp.minimum(at, N - 1)], at, -1)
+
+    own = blocks._replace(centre=placed(blocks.centre))
+    if config.cbow:  # it asks "input" for the words around, "output" for the one within
+        own = blocks._replace(around=placed(blocks.around), centre=jnp.where(own.centre < 0, -1, blocks.centre))
+    touched, told = word2vec.word2vec_gradients(
+        {"input": x, "output": params["output"]}, tables | {"input": jnp.ones(N)}, config, own, report
+    )
+    ids, dx = touched["input"]
+    with jax.named_scope("spread"):
+        dx = jnp.zeros((N, config.dim)).at[ids].add(dx)
+        factor = tables["input"].at[rows].get(mode="fill", fill_value=0)  # [C,4]
+        spread = dx[owner][:, None] * factor[:, :, None]
+    return touched | {"input": word2vec.flat(rows, spread)}, told
