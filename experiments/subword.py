@@ -73,16 +73,17 @@ def main(config):
     with session("subword", config) as run:
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
         model = sized(config.model, len(corpus.words))
-        outcome = train(run, model, corpus)
+        outcome, table = train(run, model, corpus)
         known = {word: id for id, word in enumerate(corpus.words)}
 
         def vectors_of(words):
-            return compose(outcome.params["input"], model, words, known)
+            return compose(table, model, words, known)
 
         vectors = vectors_of(corpus.words)
         write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
-        sizes = {"epochs": config.epochs, "min_count": config.min_count}
-        write_fasttext(run.workdir / "fasttext.bin", corpus.words, corpus.counts, outcome.params, model, **sizes)
+        rows = {"input": table, "output": outcome.params["output"]}
+        write_fasttext(run.workdir / "fasttext.bin", corpus.words, corpus.counts, rows, model,
+                       epochs=config.epochs, min_count=config.min_count)  # fmt: skip
         run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
         metrics = tell(run, corpus, vectors, vectors_of)
         finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
@@ -90,7 +91,7 @@ def main(config):
 
 
 def train(run, model, corpus):
-    """The training, an Outcome of run/training.py: its params hold the rows of words and n-grams."""
+    """The training: (an Outcome of run/training.py, the rows of all words and n-grams [V+buckets,D])."""
     import jax
     import numpy as np
     import optax
@@ -101,7 +102,8 @@ def train(run, model, corpus):
     from lmjax.train.sparse import make_sparse_step
 
     config = run.config
-    tables = subword.subword_tables(model, corpus.words, corpus.counts)
+    used = subword.used_rows(model, corpus.words, corpus.counts)
+    tables = subword.subword_tables(model, corpus.words, corpus.counts, used)
     room = subword.pieces_a_row(model, tables, corpus.counts)
     length = word2vec.words_a_row(model, corpus.counts)
     turns = max(1, min(config.turns, len(corpus.ids) // (model.rows * length)))
@@ -127,9 +129,9 @@ def train(run, model, corpus):
         loss, weight = np.sum(jax.device_get(sums), axis=0)
         return {"loss": float(loss / max(weight, 1))}
 
-    return fit(
+    outcome = fit(
         run,
-        specs=subword.subword_params(model),
+        specs=subword.subword_params(model, used),
         tx=optax.GradientTransformation(lambda params: tables, None),
         step=make_sparse_step(gradients, rate, turns),
         batch=batch,
@@ -139,6 +141,7 @@ def train(run, model, corpus):
         tokens_per_step=model.rows * turns * length,
         learning_rate=rate,
     )
+    return outcome, subword.unpacked(outcome.params["input"], used, model)
 
 
 def tell(run, corpus, vectors, vectors_of) -> dict:

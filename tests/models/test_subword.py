@@ -88,11 +88,15 @@ def test_a_words_vector_is_the_mean_of_its_rows_and_another_words_of_its_ngrams(
     assert made.dtype == np.float32
 
 
+def tables_of(c, words=WORDS, counts=COUNTS):
+    return subword.subword_tables(c, words, counts, subword.used_rows(c, words, counts))
+
+
 draw = jax.jit(word2vec.draw_blocks, static_argnums=1)
 
 
 def drawn(c, tokens, seed=0):
-    tables = subword.subword_tables(c, WORDS, COUNTS)
+    tables = tables_of(c)
     blocks = draw(tables, c, jnp.asarray(tokens), jnp.arange(c.rows, dtype=jnp.int32), jax.random.key(seed))
     return tables, blocks, subword.pieces_a_row(c, tables, COUNTS) * c.rows
 
@@ -102,12 +106,15 @@ def gradients(params, tables, c, blocks, report, room):
     return subword.subword_gradients(params, tables, c, blocks, report, room)
 
 
+USED = subword.used_rows(model(), WORDS, COUNTS)
+
+
 def incidence():
-    """[V,R]: how often a word has a row."""
+    """[V,U]: how often a word has a row."""
     ids, start = subword.word_rows(WORDS, model(), KNOWN)
     has = np.zeros((V, V + 50), np.float32)
     np.add.at(has, (np.repeat(np.arange(V), np.diff(start)), ids), 1)
-    return has
+    return has[:, USED]
 
 
 def summed(like, ids, rows):
@@ -123,7 +130,7 @@ def test_gradients_are_word2vecs_of_the_composed_table_handed_to_every_row(cbow)
     c = model(cbow=cbow, positions=16)
     tables, blocks, room = drawn(c, TOKENS)
     rng = np.random.default_rng(1)
-    params = {"input": rng.normal(size=(V + 50, 8)), "output": rng.normal(size=(V, 8))}
+    params = {"input": rng.normal(size=(len(USED), 8)), "output": rng.normal(size=(V, 8))}
     params = {name: jnp.asarray(x, jnp.float32) for name, x in params.items()}
     has = incidence()
     x = has @ params["input"] / has.sum(1, keepdims=True)
@@ -141,12 +148,14 @@ def test_gradients_of_words_of_one_length_are_those_of_jax():
     """The whole gradient of the mean is jax.grad's times the number of rows, where all words have as many."""
     words = ["bat", "cat", "mat", "hut"]
     c = config.Subword(**(SMALL | {"vocab": 4, "positions": 8}))
-    tables = subword.subword_tables(c, words, np.ones(4))
+    used = subword.used_rows(c, words, np.ones(4))
+    tables = subword.subword_tables(c, words, np.ones(4), used)
     tokens = jnp.asarray([[0, 1, 2, 1, 3, 0, 2, 2]], jnp.int32)
     blocks = draw(tables, c, tokens, jnp.arange(1), jax.random.key(2))
-    params = {"input": jax.random.normal(jax.random.key(0), (54, 8)),
+    params = {"input": jax.random.normal(jax.random.key(0), (len(used), 8)),
               "output": jax.random.normal(jax.random.key(1), (4, 8))}  # fmt: skip
     ids, start = subword.word_rows(words, c, {word: id for id, word in enumerate(words)})
+    ids = np.array([used.tolist().index(id) for id in ids])
 
     near, far = np.zeros((2, 4, 4), np.float32)  # how often a word is told another, and is told from it
     for b, p in np.ndindex(*blocks.centre.shape):
@@ -182,17 +191,17 @@ def test_words_without_room_are_left_out():
     first = [int(np.argmax(words == word)) for word in words]  # each word's pieces, in the order of first places
     sizes = [int(tables["count"][words[p]]) if first[p] == p and words[p] >= 0 else 0 for p in range(16)]
     np.testing.assert_array_equal(tight.fits, np.cumsum(sizes) <= 5)
-    params = param.init(subword.subword_params(c), jax.random.key(0))
+    params = param.init(subword.subword_params(c, USED), jax.random.key(0))
     _, (_, weight) = gradients(params, tables, c, blocks, True, 5)
     assert 0 < weight < gradients(params, tables, c, blocks, True, room)[1][1]
 
 
 def test_a_row_is_calmed_by_the_pairs_of_all_its_words():
     c = model(calm=4.0, positions=1024)
-    factors = subword.subword_tables(c, WORDS, COUNTS)["input"]
+    factors = tables_of(c)["input"]
     pairs = incidence().T @ (COUNTS / COUNTS.sum() * 1024 * 4 * 6)
     np.testing.assert_allclose(factors, np.minimum(1, 4 / np.maximum(pairs, 1e-9)), rtol=1e-5)
-    assert np.all(np.asarray(subword.subword_tables(model(), WORDS, COUNTS)["input"]) == 1)
+    assert np.all(np.asarray(tables_of(model())["input"]) == 1)
 
 
 def step_of(c, tables, counts, turns, lr):
@@ -205,7 +214,8 @@ def step_of(c, tables, counts, turns, lr):
 
 
 def train(c, words, counts, tokens, steps, turns=4, strategy=None, lr=0.05):
-    tables, specs = subword.subword_tables(c, words, counts), subword.subword_params(c)
+    used = subword.used_rows(c, words, counts)
+    tables, specs = subword.subword_tables(c, words, counts, used), subword.subword_params(c, used)
     batch, _ = stretches(tokens, c.rows, turns, word2vec.words_a_row(c, counts))
     strategy = strategy(param.axes(specs)) if strategy else parallel.local()
     params = param.init(specs, jax.random.key(0))
@@ -215,7 +225,8 @@ def train(c, words, counts, tokens, steps, turns=4, strategy=None, lr=0.05):
     for i in range(steps):
         state, metrics = step(state, strategy.batch(batch(i)), jax.random.key(1))
         losses.append(float(metrics["loss"]))
-    return losses, strategy.host(state).params
+    params = strategy.host(state).params
+    return losses, params | {"input": subword.unpacked(params["input"], used, c)}
 
 
 STEMS = ["kalom", "prust", "vindel", "sorga"]
