@@ -133,7 +133,7 @@ def train(run, model, corpus):
         run,
         specs=subword.subword_params(model, used),
         tx=optax.GradientTransformation(lambda params: tables, None),
-        step=make_sparse_step(gradients, rate, turns),
+        step=make_sparse_step(gradients, rate, turns, subword.descend),
         batch=batch,
         steps=total,
         evaluate=evaluate,

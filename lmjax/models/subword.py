@@ -158,11 +158,11 @@ def kept(config, counts):
 
 
 def pieces_a_row(config, tables, counts) -> int:
-    """So many pieces are the different words among a row's places, and seldom more (6 standard deviations, if words
-    fell independently; in a text they come again sooner)."""
+    """So many pieces are the different words among a row's places, and seldom more (3 standard deviations, where words
+    fall independently; in a text they come again sooner, but change with its matter)."""
     count, places = np.asarray(tables["count"]), config.positions // config.rows
     here = 1 - (1 - kept(config, counts)) ** places
-    return int(np.ceil(count @ here + 6 * np.sqrt(count**2 @ (here * (1 - here)))))
+    return int(np.ceil(count @ here + 3 * np.sqrt(count**2 @ (here * (1 - here)))))
 
 
 def subword_update(params, tables, config, batch, key, report, room: int):
@@ -197,12 +197,17 @@ def choose(tables, words, room: int) -> Chosen:
 
 
 def subword_gradients(params, tables, config, blocks: word2vec.Blocks, report, room: int):
-    """As `word2vec_gradients`, whose skip-gram, CBOW and objective these are. room: pieces of all the blocks."""
+    """({name: (ids, rows)}, (loss, weight)), as `word2vec_gradients`, of whose skip-gram or CBOW these are made.
+
+    "input": (ids [C,4], rows [C,D]), before `calm`: each row is the gradient of four, for `descend`. room: C, so many
+    pieces have all the blocks.
+    """
     words = blocks.centre.reshape(-1)
     N = len(words)
     place, fits, owner, rows = choose(tables, words, room)
     with jax.named_scope("compose"):
-        four = params["input"].at[rows].get(mode="fill", fill_value=0).sum(1)  # [C,D]
+        # Not the sum of one gather, which XLA on CPU would write out first.
+        four = sum(params["input"].at[rows[:, i]].get(mode="fill", fill_value=0) for i in range(PIECE))  # [C,D]
         x = jnp.zeros((N, config.dim)).at[owner].add(four, indices_are_sorted=True)
         x = x * tables["inverse"][words][:, None]
 
@@ -217,8 +222,18 @@ def subword_gradients(params, tables, config, blocks: word2vec.Blocks, report, r
         {"input": x, "output": params["output"]}, tables | {"input": jnp.ones(N)}, config, own, report
     )
     ids, dx = touched["input"]
-    with jax.named_scope("spread"):
-        dx = jnp.zeros((N, config.dim)).at[ids].add(dx)
-        factor = tables["input"].at[rows].get(mode="fill", fill_value=0)  # [C,4]
-        spread = dx[owner][:, None] * factor[:, :, None]
-    return touched | {"input": word2vec.flat(rows, spread)}, told
+    dx = jnp.zeros((N, config.dim)).at[ids].add(dx)
+    return touched | {"input": (rows, dx[owner])}, told
+
+
+def descend(params, tables, touched, rate):
+    """The update of train/sparse.py for `subword_gradients`: (the new params, the same tables)."""
+    new = dict(params)
+    for name, (ids, rows) in touched.items():
+        steps = -rate * rows
+        if name == "input":
+            ids, steps = word2vec.flat(
+                ids, steps[:, None] * tables[name].at[ids].get(mode="fill", fill_value=0)[..., None]
+            )
+        new[name] = new[name].at[ids].add(steps)
+    return new, tables
