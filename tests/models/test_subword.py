@@ -118,13 +118,15 @@ def incidence():
 
 
 def summed(like, ids, rows):
-    return np.asarray(jnp.zeros(like.shape).at[ids].add(rows))
+    total = np.zeros(like.shape, np.float32)
+    np.add.at(total, np.asarray(ids), np.asarray(rows))
+    return total
 
 
 def handed(params, tables, touched):
     """The gradient of every row."""
-    zero = jax.tree.map(jnp.zeros_like, params)
-    return subword.descend(zero, tables, touched, -1.0)[0]["input"]
+    zero = {name: np.zeros(x.shape, np.float32) for name, x in params.items()}
+    return jax.jit(subword.descend)(zero, tables, touched, -1.0)[0]["input"]
 
 
 TOKENS = np.array([[3, 1, 3, 0, -1, 2, 1, 7, 8, 3, 5, 6, 6, 9, 4, 2]], np.int32)
@@ -141,7 +143,8 @@ def test_gradients_are_word2vecs_of_the_composed_table_handed_to_every_row(cbow)
     has = incidence()
     x = has @ params["input"] / has.sum(1, keepdims=True)
     plain = word2vec.word2vec_tables(c, COUNTS)
-    expected, told = word2vec.word2vec_gradients({"input": x, "output": params["output"]}, plain, c, blocks, True)
+    of_words = jax.jit(word2vec.word2vec_gradients, static_argnums=2)
+    expected, told = of_words({"input": x, "output": params["output"]}, plain, c, blocks, True)
     touched, (loss, weight) = gradients(params, tables, c, blocks, True, room)
     np.testing.assert_allclose((loss, weight), told, rtol=1e-5)
     dx = summed(x, *expected["input"])
@@ -208,6 +211,10 @@ def test_a_row_is_calmed_by_the_pairs_of_all_its_words():
     pairs = incidence().T @ (COUNTS / COUNTS.sum() * 1024 * 4 * 6)
     np.testing.assert_allclose(factors, np.minimum(1, 4 / np.maximum(pairs, 1e-9)), rtol=1e-5)
     assert np.all(np.asarray(tables_of(model())["input"]) == 1)
+    params = {"input": np.zeros((len(USED), 8), np.float32)}
+    touched = {"input": (np.array([[0, 1, 0, len(USED)]]), np.ones((1, 8), np.float32))}
+    new, _ = subword.descend(jax.tree.map(jnp.asarray, params), {"input": factors}, touched, 0.5)
+    np.testing.assert_allclose(new["input"][:3, 0], [-factors[0], -factors[1] / 2, 0], rtol=1e-5)
 
 
 def step_of(c, tables, counts, turns, lr):
