@@ -7,7 +7,11 @@ stands near a few words. The corpus is small: for vectors worth keeping give a l
 
     bash launch/run.sh experiments/glove.py --data=PATH             a text file or folder, .gz or plain
     bash launch/run.sh experiments/glove.py --data=PATH+PATH        several, one after another
-    bash launch/run.sh experiments/glove.py --preset=novels --data_dir=DATA   14 M words
+    bash launch/run.sh experiments/glove.py --preset=novels --data_dir=DATA   14 M words, some 4 minutes, 1.1 GB
+
+which answers 26 % of the analogies and agrees with MEN's judges by .44. Its window, alpha and learning rate are the
+paper's; x_max=10 and 15 epochs are those of the authors' example for a corpus of this size. The paper's x_max=100, for
+billions of words, gives 19 % and .36 here.
 
 The workdir gets vectors.txt, which experiments/neighbours.py asks and gensim and others read. Where DATA/word-eval has
 the analogy and similarity sets, the vectors are scored by them at the end.
@@ -39,7 +43,7 @@ class Config(Run):
     phrases: int = setting(0, "passes that join words which stand together often, new_york: 2 joins up to four", low=0)
     window: int = setting(10, "farthest word that counts as near, on either side", low=1)
     model: GloVe = setting(GloVe(), "the model")
-    epochs: int = setting(25, "times the entries of the matrix are read", low=1)
+    epochs: int = setting(50, "times the entries of the matrix are read", low=1)
     lr: float = setting(0.05, "AdaGrad's learning rate", low=0.0)
     turns: int = setting(64, "updates a step takes; fewer for a small corpus", low=1)
     show: str = setting("", "words whose neighbours are printed, comma between; default: a few frequent ones")
@@ -52,7 +56,7 @@ class Config(Run):
 
 PRESETS = {
     "novels": {
-        "help": "100 dimensions, 15 epochs of the counts in English novels",
+        "help": "100 dimensions, 15 epochs of the counts in English novels: 26 % of the analogies",
         "data": "english-novels", "units": "ascii", "epochs": 15,
     },
 }  # fmt: skip
