@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.nn.xla import written
 from lmjax.param import Param
 
 
@@ -76,7 +75,7 @@ def glove_gradients(params, config, entries: Entries):
     def side(x, y, f):
         """Of the groups' words x [B,E] and the others y: the slopes e, what x is given, and the loss."""
         error = jnp.einsum("bd,bkd->bk", x, y) - target
-        e = written(f * error)  # small, and read by all that is large
+        e = f * error
         own = jnp.einsum("bk,bkd->bd", e, y), jnp.einsum("bk,bkd->bd", e * e, y * y)
         return e, own, 0.5 * jnp.sum(e * error)
 
