@@ -29,6 +29,8 @@ class Config(Versus):
     min_count: int = setting(5, "words seen less often are left out", low=1)
     epochs: int = setting(3, "times the corpus is read", low=1)
     lr: float = setting(0.03, "learning rate at the start", low=0.0)
+    lr_end: float = setting(1e-4, "learning rate at the end", low=0.0)
+    turns: int = setting(64, "updates a step takes", low=1)
 
 
 def main(config):
@@ -48,7 +50,7 @@ def main(config):
     model = sized(config.model, len(corpus.words))
     peer = [config.data, f"--min_count={config.min_count}", f"--epochs={config.epochs}"]
     peer += [f"--{name}={getattr(model, name)}" for name in ("dim", "window", "negative", "sample")]
-    peer += ["--cbow"] * model.cbow
+    peer += ["--cbow"] * model.cbow + ["--hs"] * model.hierarchical
     speeds, scores = {"lmjax": [], "peer": []}, {"lmjax": [], "peer": []}
     train = compiled(config, model, corpus)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,35 +82,23 @@ def compiled(config, model, corpus):
     import numpy as np
 
     from lmjax import param
-    from lmjax.data.batches import stretches
-    from lmjax.models import word2vec
+    from lmjax.run.vectors import sparse_training, word2vec_objective
     from lmjax.train import parallel
-    from lmjax.train.sparse import make_sparse_step
     from lmjax.train.state import State
 
-    tables, length = word2vec.word2vec_tables(model, corpus.counts), word2vec.words_a_row(model, corpus.counts)
-    turns = max(1, min(64, len(corpus.ids) // (model.rows * length)))
-    batch, steps = stretches(corpus.ids, model.rows, turns, length)
-    total, strategy = steps * config.epochs, parallel.choose("auto", ())
-
-    def gradients(params, tables, batch, key, report):
-        return word2vec.word2vec_update(params, tables, model, batch, key, report)
-
-    def rate(step):
-        return jnp.maximum(config.lr * (1 - step / total), 1e-4)
-
-    step = strategy.compile(make_sparse_step(gradients, rate, turns))
-    specs = word2vec.word2vec_params(model)
+    objective, strategy = word2vec_objective(model, corpus.counts), parallel.choose("auto", ())
+    step, batch, steps, *_ = sparse_training(model, objective, corpus, config)
+    step = strategy.compile(step)
 
     def start(seed):
-        params = param.init(specs, jax.random.key(seed))
-        return strategy.place(State(jnp.zeros((), jnp.int32), params, tables, bad=jnp.zeros(2, jnp.int32)))
+        params = param.init(objective.specs, jax.random.key(seed))
+        return strategy.place(State(jnp.zeros((), jnp.int32), params, objective.tables, bad=jnp.zeros(2, jnp.int32)))
 
     jax.block_until_ready(step(start(0), strategy.batch(batch(0)), jax.random.key(0)))
 
     def train(seed):
         state, key, began, metrics = start(seed), jax.random.key(seed), time.perf_counter(), []
-        for i in range(total):
+        for i in range(steps * config.epochs):
             state, latest = step(state, strategy.batch(batch(i)), key)
             metrics.append(latest)
             if i >= 2:

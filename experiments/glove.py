@@ -110,13 +110,17 @@ def train(run, model, corpus):
     batch, steps = entries(counts, model.group, model.rows, turns, config.seed)
     del counts  # the batches have their own
 
-    def gradients(params, _, batch, key, report):
-        return glove.glove_gradients(params, model, glove.Entries(batch["word"], batch["other"], batch["count"]))
+    def gradients(params, _, entries):
+        touched, (loss, _) = glove.glove_gradients(params, model, entries)
+        return touched, jax.numpy.isfinite(loss)[None]
+
+    def loss(params, _, entries):
+        return glove.glove_gradients(params, model, entries)[1]
 
     @jax.jit
     def objective(params, batch):
         flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items()}
-        return gradients(params, None, flat, None, True)[1]
+        return loss(params, None, glove.Entries(**flat))
 
     spread = range(0, steps, max(steps // SAMPLE, 1))
 
@@ -128,7 +132,9 @@ def train(run, model, corpus):
         run,
         specs=glove.glove_params(model),
         tx=optax.GradientTransformation(ones, None),
-        step=make_sparse_step(gradients, lambda step: config.lr, turns, adagrad, by_loss=True),
+        step=make_sparse_step(
+            lambda _, batch, key: glove.draw_entries(batch), gradients, loss, lambda step: config.lr, turns, adagrad
+        ),
         batch=batch,
         steps=steps * config.epochs,
         evaluate=evaluate,

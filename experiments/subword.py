@@ -94,55 +94,11 @@ def main(config):
 
 def train(run, model, corpus):
     """The training: (an Outcome of run/training.py, the rows of all words and n-grams [V+buckets,D])."""
-    import jax
-    import numpy as np
-    import optax
+    from lmjax.models import subword
+    from lmjax.run.vectors import subword_objective, train_vectors
 
-    from lmjax.data.batches import stretches
-    from lmjax.models import subword, word2vec
-    from lmjax.run.training import fit
-    from lmjax.train.sparse import make_sparse_step
-
-    config = run.config
     used = subword.used_rows(model, corpus.words, corpus.counts)
-    tables = subword.subword_tables(model, corpus.words, corpus.counts, used)
-    room = subword.pieces_a_row(model, tables, corpus.counts)
-    length = word2vec.words_a_row(model, corpus.counts)
-    turns = max(1, min(config.turns, len(corpus.ids) // (model.rows * length)))
-    batch, steps = stretches(corpus.ids, model.rows, turns, length)
-    total = steps * config.epochs
-
-    def rate(step):
-        return jax.numpy.maximum(config.lr * (1 - step / total), config.lr_end)
-
-    def gradients(params, tables, batch, key, report):
-        return subword.subword_update(params, tables, model, batch, key, report, room)
-
-    sample, _ = stretches(corpus.ids, model.rows, 1, length)
-    updates = max(len(corpus.ids) // (model.rows * length), 1)
-    spread = range(0, updates, max(updates // SAMPLE, 1))
-
-    @jax.jit
-    def objective(params, batch, key):
-        return gradients(params, tables, {"tokens": batch["tokens"][:, 0], "row": batch["row"]}, key, True)[1]
-
-    def evaluate(params):
-        sums = [objective(params, sample(i), jax.random.key(i)) for i in spread]
-        loss, weight = np.sum(jax.device_get(sums), axis=0)
-        return {"loss": float(loss / max(weight, 1))}
-
-    outcome = fit(
-        run,
-        specs=subword.subword_params(model, used),
-        tx=optax.GradientTransformation(lambda params: tables, None),
-        step=make_sparse_step(gradients, rate, turns, subword.descend),
-        batch=batch,
-        steps=total,
-        evaluate=evaluate,
-        evaluate_every=steps * max(config.epochs // 10, 1),
-        tokens_per_step=model.rows * turns * length,
-        learning_rate=rate,
-    )
+    outcome = train_vectors(run, model, subword_objective(model, corpus.words, corpus.counts, used), corpus)
     return outcome, subword.unpacked(outcome.params["input"], used, model)
 
 

@@ -60,7 +60,6 @@ PRESETS = {
         "data": "english-novels+imdb", "units": "ascii", "model.positions": 1024, "epochs": 5, "model.dim": 200,
     },
 }  # fmt: skip
-SAMPLE = 16  # updates on whose words the objective is followed
 
 
 def main(config):
@@ -70,7 +69,7 @@ def main(config):
     from lmjax.data.corpus import phrases, read_corpus
     from lmjax.interop.vectors import write_vectors
     from lmjax.run.training import finish, session
-    from lmjax.run.vectors import score, show
+    from lmjax.run.vectors import score, show, train_vectors, word2vec_objective
 
     corpus = read_corpus(
         config.data, config.data_dir or None, units=config.units, min_count=config.min_count, limit=config.limit
@@ -79,7 +78,8 @@ def main(config):
         corpus = phrases(corpus, min_count=config.min_count, passes=config.phrases)
     with session("word2vec", config) as run:
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
-        outcome = train(run, sized(config.model, len(corpus.words)), corpus)
+        model = sized(config.model, len(corpus.words))
+        outcome = train_vectors(run, model, word2vec_objective(model, corpus.counts), corpus)
         vectors = np.asarray(outcome.params["input"])
         write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
         run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
@@ -87,58 +87,6 @@ def main(config):
         metrics = score(run, corpus, vectors)
         finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
         run.say(f"the vectors are {run.workdir / 'vectors.txt'}")
-
-
-def train(run, model, corpus):
-    """The training, an Outcome of run/training.py: its params hold the vectors."""
-    import jax
-    import numpy as np
-    import optax
-
-    from lmjax.data.batches import stretches
-    from lmjax.models import word2vec
-    from lmjax.run.training import fit
-    from lmjax.train.sparse import make_sparse_step
-
-    config = run.config
-    tables = word2vec.word2vec_tables(model, corpus.counts)
-    length = word2vec.words_a_row(model, corpus.counts)
-    turns = max(1, min(config.turns, len(corpus.ids) // (model.rows * length)))
-    batch, steps = stretches(corpus.ids, model.rows, turns, length)
-    total = steps * config.epochs
-
-    def rate(step):
-        return jax.numpy.maximum(config.lr * (1 - step / total), config.lr_end)
-
-    def gradients(params, tables, batch, key, report):
-        return word2vec.word2vec_update(params, tables, model, batch, key, report)
-
-    sample, _ = stretches(corpus.ids, model.rows, 1, length)
-    spread = range(
-        0, max(len(corpus.ids) // (model.rows * length), 1), max(total * turns // config.epochs // SAMPLE, 1)
-    )
-
-    @jax.jit
-    def objective(params, batch, key):
-        return gradients(params, tables, {"tokens": batch["tokens"][:, 0], "row": batch["row"]}, key, True)[1]
-
-    def evaluate(params):
-        sums = [objective(params, sample(i), jax.random.key(i)) for i in spread]
-        loss, weight = np.sum(jax.device_get(sums), axis=0)
-        return {"loss": float(loss / max(weight, 1))}
-
-    return fit(
-        run,
-        specs=word2vec.word2vec_params(model),
-        tx=optax.GradientTransformation(lambda params: tables, None),
-        step=make_sparse_step(gradients, rate, turns),
-        batch=batch,
-        steps=total,
-        evaluate=evaluate,
-        evaluate_every=steps * max(config.epochs // 10, 1),
-        tokens_per_step=model.rows * turns * length,
-        learning_rate=rate,
-    )
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ class Word2Vec:
     window: int = setting(5, "farthest context word; each place draws its own reach from 1 to this", low=1)
     negative: int = setting(5, "noise words a predicted word is told from", low=1)
     cbow: bool = setting(False, "predict a word from the mean of its contexts, instead of each context from the word")
+    hierarchical: bool = setting(False, "hierarchical softmax in place of noise words")
     sample: float = setting(1e-3, "words more frequent than this share are thinned out; 0: none is", low=0.0, high=1.0)
     block: int = setting(16, "neighbouring places that share their draw of noise words", low=1)
     shared: int = setting(32, "noise words of a block; together they weigh what `negative` a word would", low=1)

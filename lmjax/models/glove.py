@@ -59,6 +59,11 @@ def weight(config, x):
     return jnp.where(x > 0, jnp.minimum(x / config.x_max, 1.0) ** config.alpha, 0.0)
 
 
+def draw_entries(batch) -> Entries:
+    """What the updates of a step read, leaves [turns, B, ...], of a batch [B, turns, ...]. Nothing in it is random."""
+    return Entries(*(batch[name].swapaxes(0, 1) for name in Entries._fields))
+
+
 def glove_gradients(params, config, entries: Entries):
     """The gradients of J's part of these entries, as train/sparse.py's `adagrad` takes them, and (loss, entries).
 

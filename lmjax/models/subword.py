@@ -165,12 +165,6 @@ def pieces_a_row(config, tables, counts) -> int:
     return int(np.ceil(count @ here + 3 * np.sqrt(count**2 @ (here * (1 - here)))))
 
 
-def subword_update(params, tables, config, batch, key, report, room: int):
-    """`subword_gradients` of a batch, see `word2vec_update`. room: `pieces_a_row`."""
-    blocks = word2vec.draw_blocks(tables, config, batch["tokens"], batch["row"], key)
-    return subword_gradients(params, tables, config, blocks, report, room * len(batch["row"]))
-
-
 class Chosen(NamedTuple):
     """The words of an update, each at the first place that has it."""
 
@@ -196,44 +190,56 @@ def choose(tables, words, room: int) -> Chosen:
     return Chosen(place, fits, owner, rows)
 
 
-def subword_gradients(params, tables, config, blocks: word2vec.Blocks, report, room: int):
-    """({name: (ids, rows)}, (loss, weight)), as `word2vec_gradients`, of whose skip-gram or CBOW these are made.
-
-    "input": (ids [C,4], rows [C,D]), before `calm`: each row is the gradient of four, for `descend`. room: C, so many
-    pieces have all the blocks.
-    """
+def composed(params, tables, config, blocks: word2vec.Blocks, room: int):
+    """(an update's words' vectors [N,D], the blocks with places of words in them for words, `choose`'s pieces)."""
     words = blocks.centre.reshape(-1)
     N = len(words)
-    place, fits, owner, rows = choose(tables, words, room)
+    chosen = choose(tables, words, room)
     with jax.named_scope("compose"):
         # Not the sum of one gather, which XLA on CPU would write out first.
-        four = sum(params["input"].at[rows[:, i]].get(mode="fill", fill_value=0) for i in range(PIECE))  # [C,D]
-        x = jnp.zeros((N, config.dim)).at[owner].add(four, indices_are_sorted=True)
+        at = params["input"].at
+        four = sum(at[chosen.rows[:, i]].get(mode="fill", fill_value=0) for i in range(PIECE))  # [C,D]
+        x = jnp.zeros((N, config.dim)).at[chosen.owner].add(four, indices_are_sorted=True)
         x = x * tables["inverse"][words][:, None]
 
     def placed(ids):
-        at = place[ids]
-        return jnp.where((ids >= 0) & fits[jnp.minimum(at, N - 1)], at, -1)
+        at = chosen.place[ids]
+        return jnp.where((ids >= 0) & chosen.fits[jnp.minimum(at, N - 1)], at, -1)
 
     own = blocks._replace(centre=placed(blocks.centre))
     if config.cbow:  # it asks "input" for the words around, "output" for the one within
         own = blocks._replace(around=placed(blocks.around), centre=jnp.where(own.centre < 0, -1, blocks.centre))
-    touched, told = word2vec.word2vec_gradients(
-        {"input": x, "output": params["output"]}, tables | {"input": jnp.ones(N)}, config, own, report
-    )
-    ids, dx = touched["input"]
-    dx = jnp.zeros((N, config.dim)).at[ids].add(dx)
-    return touched | {"input": (rows, dx[owner])}, told
+    return x, own, chosen
+
+
+def subword_gradients(params, tables, config, blocks: word2vec.Blocks, room: int):
+    """({name: (ids, rows, factor)}, finite), as `word2vec_gradients`, of whose skip-gram or CBOW these are made.
+
+    "input": (ids [C,4], rows [C,D], factor [C,4] of `calm`): each row is the gradient of four, for `descend`. room: C,
+    so many pieces have all the blocks.
+    """
+    x, own, chosen = composed(params, tables, config, blocks, room)
+    plain = tables | {"input": jnp.ones(len(x))}
+    touched, finite = word2vec.word2vec_gradients({"input": x, "output": params["output"]}, plain, config, own)
+    ids, dx, _ = touched["input"]
+    dx = jnp.zeros(x.shape).at[ids].add(dx)
+    factor = tables["input"].at[chosen.rows].get(mode="fill", fill_value=0)
+    return touched | {"input": (chosen.rows, dx[chosen.owner], factor)}, finite
+
+
+def subword_loss(params, tables, config, blocks: word2vec.Blocks, room: int):
+    """As `word2vec_loss`."""
+    x, own, _ = composed(params, tables, config, blocks, room)
+    return word2vec.word2vec_loss({"input": x, "output": params["output"]}, config, own)
 
 
 def descend(params, tables, touched, rate):
     """The update of train/sparse.py for `subword_gradients`: (the new params, the same tables)."""
     new = dict(params)
-    for name, (ids, rows) in touched.items():
-        steps = -rate * rows
+    for name, (ids, rows, factor) in touched.items():
         if name == "input":
-            ids, steps = word2vec.flat(
-                ids, steps[:, None] * tables[name].at[ids].get(mode="fill", fill_value=0)[..., None]
-            )
+            ids, steps = word2vec.flat(ids, (-rate * factor)[:, :, None] * rows[:, None])
+        else:
+            steps = (-rate * factor)[:, None] * rows
         new[name] = new[name].at[ids].add(steps)
     return new, tables

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lmjax.nn.xla import written
+from lmjax.nn.xla import in_lanes, written
 from lmjax.param import Param, uniform, zeros
 
 
@@ -48,10 +48,10 @@ def word2vec_params(config):
 
 
 def word2vec_tables(config, counts) -> dict:
-    """What sampling reads, [V] each, from the words' counts [V].
+    """What sampling reads, from the words' counts [V].
 
-    keep: a place's chance to stay. share, other: Walker's alias method, noise is i with chance share[i], else other[i],
-    for i uniform. input, output: factors on a word's gradients (`calm`).
+    keep: a place's chance to stay. share, other: Walker's alias method, see `pick`. input, output: factors on a word's
+    gradients (`calm`), [V] each.
     """
     f, keep = thinning(config, counts)
     q = f**0.75 / np.sum(f**0.75)
@@ -59,9 +59,14 @@ def word2vec_tables(config, counts) -> dict:
     kept = f * keep / np.sum(f * keep)
     pairs = config.positions * ((config.window + 1) if not config.cbow else 1)  # of an update: 2 (W+1)/2 a place
     given = {"input": pairs * kept * (1 + config.negative), "output": pairs * (kept + config.negative * q)}
-    factors = {name: np.minimum(1.0, config.calm / n) if config.calm else np.ones_like(f) for name, n in given.items()}
+    factors = {name: damping(config, n) for name, n in given.items()}
     tables = {"keep": keep, "share": share, **factors}
     return {name: jnp.asarray(x, jnp.float32) for name, x in tables.items()} | {"other": jnp.asarray(other)}
+
+
+def damping(config, given):
+    """Factors on the gradients of rows that an update is expected to give so many pairs."""
+    return np.minimum(1.0, config.calm / np.maximum(given, config.calm)) if config.calm else np.ones_like(given)
 
 
 def thinning(config, counts):
@@ -72,9 +77,9 @@ def thinning(config, counts):
 
 
 def alias(q):
-    """Walker's tables for a distribution q [V]: (share float [V], other int32 [V])."""
-    V = len(q)
-    share, other = np.asarray(q, np.float64) * V, np.arange(V, dtype=np.int32)
+    """Walker's tables for a distribution q [V]: (share float [2^k], other int32 [2^k]), 2^k places, at least V."""
+    size = 1 << (len(q) - 1).bit_length()
+    share, other = np.pad(np.asarray(q, np.float64) * size, (0, size - len(q))), np.arange(size, dtype=np.int32)
     small, large = list(np.flatnonzero(share < 1)), list(np.flatnonzero(share >= 1))
     while small and large:
         i, j = small.pop(), large[-1]
@@ -82,7 +87,8 @@ def alias(q):
         share[j] -= 1 - share[i]
         if share[j] < 1:
             small.append(large.pop())
-    share[small + large] = 1.0  # what rounding left
+    for i in small + large:  # what rounding left; a place of no word never becomes one
+        share[i] = i < len(q)
     return share, other
 
 
@@ -94,124 +100,140 @@ def words_a_row(config, counts) -> int:
     return max(1, int(places / stays + 1e-3))
 
 
-def word2vec_update(params, tables, config, batch, key, report):
-    """`word2vec_gradients` of a batch: "tokens" and "row", as `draw_blocks` takes them."""
-    blocks = draw_blocks(tables, config, batch["tokens"], batch["row"], key)
-    return word2vec_gradients(params, tables, config, blocks, report)
-
-
 def draw_blocks(tables, config, tokens, row, key) -> Blocks:
-    """Thins rows of running text, cuts them into blocks, and draws reaches and noise.
+    """Thins rows of running text, cuts them into blocks, and draws reaches and noise: leaves [updates, B, ...].
 
-    tokens int32 [rows,R], -1 where there is no word. row int32 [rows]: each row's number, by which it draws its own, so
-    that it may lie on any device.
+    tokens int32 [rows,updates,R], -1 where there is no word. row int32 [rows]: each row's number, by which it draws its
+    own, so that it may lie on any device.
     """
-    T, W, P = config.positions // config.rows, config.window, config.block
+    T, W, P, C = (
+        config.positions // config.rows,
+        config.window,
+        config.block,
+        0 if config.hierarchical else config.shared,
+    )
+    updates, R = tokens.shape[1:]
 
     def one(item):
         tokens, row = item
-        sizes = np.cumsum([tokens.shape[0], T, T // P * config.shared])
-        bits = random_bits(jax.random.fold_in(key, row), sizes[-1] + T // P * config.shared)
-        thin, reach, pick, accept = jnp.split(bits, sizes)
-        stays = (fraction(thin) < tables["keep"][tokens]) & (tokens >= 0)
-        place = jnp.where(stays, jnp.cumsum(stays) - 1, T)
-        kept = jnp.full(T, -1, jnp.int32).at[place].set(tokens, mode="drop")
-        # The remainder by V is even to a share of V / 2^32.
-        noise = (pick % config.vocab).astype(jnp.int32)
-        noise = jnp.where(fraction(accept) < tables["share"][noise], noise, tables["other"][noise])
-        return kept, (reach % W).astype(jnp.int32) + 1, noise
+        bits = random_bits(jax.random.fold_in(key, row), (updates, max(R, T) + T // P * C))
+        each, noise = jnp.split(bits, [max(R, T)], axis=1)
+        stays = (fraction(each[:, :R], 16) < tables["keep"][tokens]) & (tokens >= 0)
+        place = jnp.where(stays, jnp.cumsum(stays, axis=1) - 1, T)
+        kept = jnp.full((updates, T), -1, jnp.int32)
+        kept = jax.vmap(lambda kept, place, tokens: kept.at[place].set(tokens, mode="drop"))(kept, place, tokens)
+        reach = (each[:, :T] & 0xFFFF) % W  # of the bits that thinning leaves; even to a share of W / 2^16
+        return kept, reach.astype(jnp.int32) + 1, pick(tables, noise) if C else noise.astype(jnp.int32)
 
-    kept, reach, noise = lax.map(one, (tokens, row))
+    kept, reach, noise = (x.swapaxes(0, 1) for x in lax.map(one, (tokens, row)))  # [updates,rows,...]
     around = np.arange(T // P)[:, None] * P + np.arange(P + 2 * W)[None]
-    around = jnp.pad(kept, ((0, 0), (W, W)), constant_values=-1)[:, around]
-    B = tokens.shape[0] * (T // P)
-    return Blocks(kept.reshape(B, P), around.reshape(B, P + 2 * W), reach.reshape(B, P), noise.reshape(B, -1))
+    around = jnp.pad(kept, ((0, 0), (0, 0), (W, W)), constant_values=-1)[..., around]
+    B, sizes = len(tokens) * (T // P), (P, P + 2 * W, P, C)
+    return Blocks(*(x.reshape(updates, B, n) for x, n in zip((kept, around, reach, noise), sizes, strict=True)))
 
 
-def random_bits(key, count: int):
-    """uint32 [count], by Philox: its numbers cost a third of those of jax.random's threefry on CPU, where these took a
-    fifth of an update. One draw for all that a row needs, for a draw's beginning costs too."""
+def pick(tables, bits):
+    """Noise words of random bits uint32, by Walker's tables of 2^k places: k bits choose a place, the others a side."""
+    k = len(tables["share"]).bit_length() - 1
+    place = (bits >> (32 - k)).astype(jnp.int32)
+    return jnp.where(fraction(bits << k, 32 - k) < tables["share"][place], place, tables["other"][place])
+
+
+def random_bits(key, shape):
+    """uint32 of that shape, by Philox: its numbers cost a third of those of jax.random's threefry on CPU."""
     state = jnp.resize(jax.random.key_data(key), 4)
-    return lax.rng_bit_generator(state, (count,), jnp.uint32, algorithm=lax.RandomAlgorithm.RNG_PHILOX)[1]
+    return lax.rng_bit_generator(state, shape, jnp.uint32, algorithm=lax.RandomAlgorithm.RNG_PHILOX)[1]
 
 
-def fraction(bits):
-    """Random bits uint32 as floats, even in [0,1)."""
-    return (bits >> 8).astype(jnp.float32) * 2.0**-24
+def fraction(bits, count: int):
+    """The first `count` of random bits uint32, at most 24 of them, as floats even in [0,1)."""
+    count = min(count, 24)
+    return (bits >> (32 - count)).astype(jnp.float32) * 2.0**-count
 
 
 def contexts(config, blocks: Blocks):
-    """float32 [B,P,P+2W]: 1 where a place is a context of another: within its reach, not itself, and words in both."""
+    """float32 [B,P+2W,P]: 1 where a place is a context of another: within its reach, not itself, and words in both."""
     P, W = config.block, config.window
-    apart = jnp.asarray(np.arange(P + 2 * W)[None] - W - np.arange(P)[:, None])[None]  # [1,P,P+2W]
-    near = (jnp.abs(apart) <= blocks.reach[:, :, None]) & (apart != 0)
-    return (near & (blocks.centre >= 0)[:, :, None] & (blocks.around >= 0)[:, None, :]).astype(jnp.float32)
+    apart = jnp.asarray(np.arange(P + 2 * W)[:, None] - W - np.arange(P)[None])[None]  # [1,P+2W,P]
+    near = (jnp.abs(apart) <= blocks.reach[:, None, :]) & (apart != 0)
+    return (near & (blocks.around >= 0)[:, :, None] & (blocks.centre >= 0)[:, None, :]).astype(jnp.float32)
 
 
-def word2vec_gradients(params, tables, config, blocks: Blocks, report):
-    """The gradients of an update, of the rows it touches only: ({name: (ids [N], rows [N,D])}, (loss, weight)).
+def word2vec_gradients(params, tables, config, blocks: Blocks):
+    """The gradients of an update, of the rows it touches only, as train/sparse.py's `sgd` takes them:
+    ({name: (ids [N], rows [N,D], factor [N])}, finite bool [1]).
 
-    They are sums over the update's pairs of minus the objective above, damped by `calm`. The loss, their sum, costs a
-    logarithm for each dot product and is taken where `report` (traced) is true; else it is 0, and so is the weight, the
-    number of words predicted.
+    Rows are sums over the update's pairs of the gradients of minus the objective above, factor is what `calm` leaves of
+    them. Slopes are bounded, so that gradients are finite where all dot products are.
     """
-    given = cbow if config.cbow else skip_gram
-    touched, parts = given(params, config, blocks)
-    touched = {name: (ids, rows * tables[name][ids][:, None]) for name, (ids, rows) in touched.items()}
 
-    def loss():
-        return objective(*parts), jnp.sum(parts[1])
+    def gradients(blocks):
+        touched, parts = (cbow if config.cbow else skip_gram)(params, config, blocks)
+        touched = {name: (ids, rows, tables[name][ids]) for name, (ids, rows) in touched.items()}
+        return touched, parts[0].sum((0, 1))
 
-    return touched, lax.cond(report, loss, lambda: (jnp.zeros(()), jnp.zeros(())))
+    touched, sums = zip(*in_lanes(gradients, blocks), strict=True)
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *touched), jnp.isfinite(sum(sums).sum())[None]
 
 
-def objective(scores, pairs, noise):
-    """The negative of the objective, summed. scores [B,P,E+C]: dot products with E words, then with C noise words;
-    pairs [B,P,E]: 1 where a word is to be predicted; noise [B,P,1]: the weight of each noise word."""
-    near, far = scores[..., : pairs.shape[-1]], scores[..., pairs.shape[-1] :]
-    return jnp.sum(pairs * jax.nn.softplus(-near)) + jnp.sum(noise * jax.nn.softplus(far))
+def word2vec_loss(params, config, blocks: Blocks):
+    """Minus the objective, summed over the update's pairs, in nats, and the number of words predicted."""
+    scores, pairs, noise = (cbow if config.cbow else skip_gram)(params, config, blocks)[1]
+    near, far = jnp.split(scores, [pairs.shape[1]], axis=1)
+    return jnp.sum(pairs * jax.nn.softplus(-near)) + jnp.sum(noise * jax.nn.softplus(far)), pairs.sum()
 
 
 def slope(scores, pairs, noise):
-    """The derivative of `objective` with respect to each score."""
-    s = jax.nn.sigmoid(scores)
-    near, far = s[..., : pairs.shape[-1]], s[..., pairs.shape[-1] :]
-    return written(jnp.concatenate([pairs * (near - 1), noise * far], axis=-1))
+    """The derivative of `word2vec_loss` with respect to each score. scores [B,E+C,P]: dot products with E words, then
+    with C noise words; pairs [B,E,P]: 1 where a word is to be predicted; noise [B,1,P]: the weight of a noise word."""
+    near, far = jnp.split(jax.nn.sigmoid(scores), [pairs.shape[1]], axis=1)
+    return written(jnp.concatenate([pairs * (near - 1), noise * far], axis=1))
 
 
 def skip_gram(params, config, blocks: Blocks):
-    """({name: (ids, gradient)}, what `objective` takes), with E = P+2W, the places around a block."""
+    """({name: (ids, gradient)}, what `slope` takes), with E = P+2W, the places around a block."""
     centre = jnp.maximum(blocks.centre, 0)
     asked = jnp.concatenate([jnp.maximum(blocks.around, 0), blocks.noise], axis=1)
     x, y = params["input"][centre], params["output"][asked]  # [B,P,D], [B,E+C,D]
     pairs = contexts(config, blocks)
-    noise = pairs.sum(-1, keepdims=True) * (config.negative / config.shared)
-    scores = jnp.einsum("bpd,bcd->bpc", x, y)
+    noise = pairs.sum(1, keepdims=True) * (config.negative / config.shared)
+    scores = jnp.einsum("bcd,bpd->bcp", y, x)
     ds = slope(scores, pairs, noise)
-    dx = jnp.einsum("bpc,bcd->bpd", ds, y)
-    dy = jnp.einsum("bcp,bpd->bcd", written(ds.swapaxes(1, 2)), x)
+    dx = jnp.einsum("bpc,bcd->bpd", turned(ds), y)
+    dy = jnp.einsum("bcp,bpd->bcd", ds, x)
     return {"input": flat(centre, dx), "output": flat(asked, dy)}, (scores, pairs, noise)
 
 
 def cbow(params, config, blocks: Blocks):
     """As `skip_gram`, with E = 1. As the authors' program: each context gets the mean's gradient whole, not a share."""
     around, centre = jnp.maximum(blocks.around, 0), jnp.maximum(blocks.centre, 0)
-    x, y = params["input"][around], params["output"][centre]  # [B,P+2W,D], [B,P,D]
+    y = params["output"][centre]  # [B,P,D]
     unasked = params["output"][blocks.noise]  # [B,C,D]
-    near = contexts(config, blocks)
-    count = near.sum(-1, keepdims=True)
-    mean = jnp.einsum("bpc,bcd->bpd", near / jnp.maximum(count, 1), x)
-    told = (count > 0).astype(jnp.float32)  # a word without contexts is not asked for
+    near, told, mean = mean_of_contexts(params, config, blocks)
     noise = told * (config.negative / config.shared)
-    scores = jnp.concatenate([(mean * y).sum(-1, keepdims=True), jnp.einsum("bpd,bcd->bpc", mean, unasked)], axis=2)
+    scores = jnp.concatenate([(mean * y).sum(-1)[:, None], jnp.einsum("bcd,bpd->bcp", unasked, mean)], axis=1)
     ds = slope(scores, told, noise)
-    first, rest = ds[:, :, :1], ds[:, :, 1:]
-    dmean = first * y + jnp.einsum("bpc,bcd->bpd", rest, unasked)
-    dx = jnp.einsum("bcp,bpd->bcd", written(near.swapaxes(1, 2)), dmean)
-    dunasked = jnp.einsum("bcp,bpd->bcd", written(rest.swapaxes(1, 2)), mean)
+    first, rest = ds[:, 0, :, None], written(ds[:, 1:])
+    dmean = first * y + jnp.einsum("bpc,bcd->bpd", turned(rest), unasked)
+    dx = jnp.einsum("bcp,bpd->bcd", near, dmean)
+    dunasked = jnp.einsum("bcp,bpd->bcd", rest, mean)
     (ids, dy), (others, dunasked) = flat(centre, first * mean), flat(blocks.noise, dunasked)
     output = jnp.concatenate([ids, others]), jnp.concatenate([dy, dunasked])
     return {"input": flat(around, dx), "output": output}, (scores, told, noise)
+
+
+def mean_of_contexts(params, config, blocks: Blocks):
+    """(`contexts`, [B,1,P]: 1 where a place has some, without which it is not asked for, their mean vectors [B,P,D])"""
+    near = contexts(config, blocks)
+    count = near.sum(1, keepdims=True)
+    x = params["input"][jnp.maximum(blocks.around, 0)]
+    mean = jnp.einsum("bpc,bcd->bpd", turned(near / jnp.maximum(count, 1)), x)
+    return near, (count > 0).astype(jnp.float32), mean
+
+
+def turned(x):
+    """[B,C,P] as [B,P,C], in memory too: products want their sums' axis last on the left and first on the right."""
+    return written(x.swapaxes(1, 2))
 
 
 def flat(ids, rows):

@@ -6,16 +6,19 @@ SGD or AdaGrad: other optimizers also change what stands in rows that a batch do
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lmjax.nn.xla import written
 from lmjax.train.state import count_bad
 
+BEYOND = np.iinfo(np.int32).max  # an id that no table has: what is added there is dropped
+
 
 def sgd(params, opt, touched, rate):
-    """Steps down `touched`, {name: (ids, rows)}, and leaves `opt` alone. An update may also be `adagrad`."""
+    """Steps down `touched`, {name: (ids [N], rows [N,D], factor [N] on each row)}, and leaves `opt` alone."""
     new = dict(params)
-    for name, (ids, rows) in touched.items():
-        new[name] = new[name].at[ids].add(-rate * rows)
+    for name, (ids, rows, factor) in touched.items():
+        new[name] = new[name].at[ids].add((-rate * factor)[:, None] * rows)
     return new, opt
 
 
@@ -42,48 +45,40 @@ def ones(params):
     return jax.tree.map(jnp.ones_like, params)
 
 
-def make_sparse_step(gradients, learning_rate, turns: int, update=sgd, by_loss=False):
+def make_sparse_step(draw, gradients, loss, learning_rate, turns: int, update=sgd):
     """`step(state, batch, key, axis) -> (state, metrics)`: `turns` updates, one after the other, of state.params.
 
-    gradients(params, opt, batch, key, report) -> (touched, (loss, weight)): sums over one update's batch, as `update`
-        takes them, where an id may come again; loss and weight where `report` is true. `opt` is state.opt: tables that
-        `sgd` never changes, the accumulators of `adagrad`.
-    learning_rate(step): traced, asked for fractions of a step too. batch: leaves [rows, turns, ...], or [rows] for what
-        all turns share.
-    On several devices each gives the gradients of its rows, and all devices apply all of them, in one order.
-    An update with a gradient that is not finite is skipped and counted in `bad`. by_loss: one whose loss is not finite,
-        for gradients that always report it; so the gradients need not be written out to be looked at.
+    draw(opt, batch, key) -> drawn, leaves [turns, ...]: what each update reads, from the batch, with whatever is random
+        in it. All of a step's are drawn before its first update: they do not wait for each other there.
+    gradients(params, opt, drawn) -> (touched, finite bool [1]): sums over one update's part as `update` takes them,
+        `sgd` or `adagrad`, ids int32, any of which may come again; and whether all are finite.
+    loss(params, opt, drawn) -> (loss, weight): sums too, which are taken of a step's first update.
+    opt: state.opt, the tables that `sgd` never changes, the accumulators of `adagrad`.
+    learning_rate(step): traced, asked for fractions of a step too.
+    On several devices each gives the gradients of its rows of the batch, and all devices apply all of them, in one
+    order. An update with a gradient that is not finite is skipped and counted in `bad`.
     """
 
     def step(state, batch, key, axis):
-        key = jax.random.fold_in(key, state.step)
-        each = {name: x.swapaxes(0, 1) for name, x in batch.items() if x.ndim > 1}
-        shared = {name: x for name, x in batch.items() if x.ndim == 1}
+        drawn = draw(state.opt, batch, jax.random.fold_in(key, state.step))
+        first = loss(state.params, state.opt, jax.tree.map(lambda x: x[0], drawn))
 
         def turn(carry, item):
             params, opt, bad = carry
             i, mine = item
-            touched, report = gradients(params, opt, mine | shared, jax.random.fold_in(key, i), i == 0)
-            touched = axis.all_gather(touched)
-            if by_loss:
-                finite = jnp.isfinite(axis.psum(report[0]))
-            else:
-                # Sums of the columns first: XLA on CPU vectorizes these, and not the sum of a whole matrix.
-                finite = jnp.isfinite(sum(x.sum(0).sum() for x in jax.tree.leaves(touched) if is_float(x)))
-            touched = jax.tree.map(lambda x: jnp.where(finite, x, 0.0) if is_float(x) else x, touched)
+            touched, finite = axis.all_gather(gradients(params, opt, mine))
+            finite = finite.all()
+            # No id rather than no gradient: that would be another pass over the rows.
+            touched = jax.tree.map(lambda x: jnp.where(finite, x, BEYOND) if x.dtype == jnp.int32 else x, touched)
             with jax.named_scope("update"):
                 params, opt = update(params, opt, touched, learning_rate(state.step + i / turns))
-            return (params, opt, count_bad(bad, finite)), report
+            return (params, opt, count_bad(bad, finite)), None
 
         begin = (state.params, state.opt, state.bad)
-        (params, opt, bad), (loss, weight) = jax.lax.scan(turn, begin, (jnp.arange(turns), each))
-        loss, weight = axis.psum((loss.sum(), weight.sum()))
-        report = {"loss": loss / jnp.maximum(weight, 1.0), "weight": weight, "bad": bad[0]}
+        (params, opt, bad), _ = jax.lax.scan(turn, begin, (jnp.arange(turns), drawn))
+        total, weight = axis.psum(first)
+        report = {"loss": total / jnp.maximum(weight, 1.0), "weight": weight, "bad": bad[0]}
         report["learning_rate"] = learning_rate(state.step)
         return state.replace(step=state.step + 1, params=params, opt=opt, bad=bad), report
 
     return step
-
-
-def is_float(x):
-    return jnp.issubdtype(x.dtype, jnp.floating)

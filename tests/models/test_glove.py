@@ -107,13 +107,20 @@ def train(c, counts, epochs, strategy=None, lr=0.05, turns=2):
     specs = glove.glove_params(c)
     batch, steps = entries(counts, c.group, c.rows, turns, seed=0)
 
-    def gradients(params, _, batch, key, report):
-        return glove.glove_gradients(params, c, glove.Entries(batch["word"], batch["other"], batch["count"]))
+    def draw(_, batch, key):
+        return glove.draw_entries(batch)
+
+    def gradients(params, _, entries):
+        touched, (loss, _) = glove.glove_gradients(params, c, entries)
+        return touched, jnp.isfinite(loss)[None]
+
+    def loss(params, _, entries):
+        return glove.glove_gradients(params, c, entries)[1]
 
     strategy = strategy(param.axes(specs)) if strategy else parallel.local()
     params = param.init(specs, jax.random.key(0))
     state = State(jnp.zeros((), jnp.int32), params, ones(params), (), (), jnp.zeros(2, jnp.int32))
-    step = strategy.compile(make_sparse_step(gradients, lambda step: lr, turns, adagrad, by_loss=True))
+    step = strategy.compile(make_sparse_step(draw, gradients, loss, lambda step: lr, turns, adagrad))
     state, losses = strategy.place(state), []
     for i in range(epochs * steps):
         state, metrics = step(state, strategy.batch(batch(i)), jax.random.key(1))

@@ -11,6 +11,7 @@ import pytest
 from lmjax import config, param
 from lmjax.data.batches import stretches
 from lmjax.models import subword, word2vec
+from lmjax.run.vectors import subword_objective
 from lmjax.train import parallel
 from lmjax.train.sparse import make_sparse_step
 from lmjax.train.state import State
@@ -95,15 +96,21 @@ def tables_of(c, words=WORDS, counts=COUNTS):
 draw = jax.jit(word2vec.draw_blocks, static_argnums=1)
 
 
+def first(drawn):
+    return jax.tree.map(lambda x: x[0], drawn)
+
+
 def drawn(c, tokens, seed=0):
     tables = tables_of(c)
-    blocks = draw(tables, c, jnp.asarray(tokens), jnp.arange(c.rows, dtype=jnp.int32), jax.random.key(seed))
+    rows = jnp.arange(c.rows, dtype=jnp.int32)
+    blocks = first(draw(tables, c, jnp.asarray(tokens)[:, None], rows, jax.random.key(seed)))
     return tables, blocks, subword.pieces_a_row(c, tables, COUNTS) * c.rows
 
 
-@partial(jax.jit, static_argnums=(2, 5))
-def gradients(params, tables, c, blocks, report, room):
-    return subword.subword_gradients(params, tables, c, blocks, report, room)
+@partial(jax.jit, static_argnums=(2, 4))
+def gradients(params, tables, c, blocks, room):
+    loss = subword.subword_loss(params, tables, c, blocks, room)
+    return subword.subword_gradients(params, tables, c, blocks, room)[0], loss
 
 
 USED = subword.used_rows(model(), WORDS, COUNTS)
@@ -117,7 +124,8 @@ def incidence():
     return has[:, USED]
 
 
-def summed(like, ids, rows):
+def summed(like, ids, rows, factor):
+    np.testing.assert_array_equal(factor, 1)  # nothing is calmed
     total = np.zeros(like.shape, np.float32)
     np.add.at(total, np.asarray(ids), np.asarray(rows))
     return total
@@ -144,8 +152,10 @@ def test_gradients_are_word2vecs_of_the_composed_table_handed_to_every_row(cbow)
     x = has @ params["input"] / has.sum(1, keepdims=True)
     plain = word2vec.word2vec_tables(c, COUNTS)
     of_words = jax.jit(word2vec.word2vec_gradients, static_argnums=2)
-    expected, told = of_words({"input": x, "output": params["output"]}, plain, c, blocks, True)
-    touched, (loss, weight) = gradients(params, tables, c, blocks, True, room)
+    whole = {"input": x, "output": params["output"]}
+    expected, _ = of_words(whole, plain, c, blocks)
+    told = word2vec.word2vec_loss(whole, c, blocks)
+    touched, (loss, weight) = gradients(params, tables, c, blocks, room)
     np.testing.assert_allclose((loss, weight), told, rtol=1e-5)
     dx = summed(x, *expected["input"])
     np.testing.assert_allclose(handed(params, tables, touched), has.T @ dx, rtol=1e-4, atol=1e-5)
@@ -159,8 +169,8 @@ def test_gradients_of_words_of_one_length_are_those_of_jax():
     c = config.Subword(**(SMALL | {"vocab": 4, "positions": 8}))
     used = subword.used_rows(c, words, np.ones(4))
     tables = subword.subword_tables(c, words, np.ones(4), used)
-    tokens = jnp.asarray([[0, 1, 2, 1, 3, 0, 2, 2]], jnp.int32)
-    blocks = draw(tables, c, tokens, jnp.arange(1), jax.random.key(2))
+    tokens = jnp.asarray([[[0, 1, 2, 1, 3, 0, 2, 2]]], jnp.int32)
+    blocks = first(draw(tables, c, tokens, jnp.arange(1), jax.random.key(2)))
     params = {"input": jax.random.normal(jax.random.key(0), (len(used), 8)),
               "output": jax.random.normal(jax.random.key(1), (4, 8))}  # fmt: skip
     ids, start = subword.word_rows(words, c, {word: id for id, word in enumerate(words)})
@@ -180,7 +190,7 @@ def test_gradients_of_words_of_one_length_are_those_of_jax():
         scores = x @ params["output"].T
         return -(near * jax.nn.log_sigmoid(scores) + far * jax.nn.log_sigmoid(-scores)).sum()
 
-    touched, (loss, _) = gradients(params, tables, c, blocks, True, 12)
+    touched, (loss, _) = gradients(params, tables, c, blocks, 12)
     expected, gradient = jax.jit(jax.value_and_grad(objective))(params)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     rows = start[1] - start[0]
@@ -201,8 +211,8 @@ def test_words_without_room_are_left_out():
     sizes = [int(tables["count"][words[p]]) if first[p] == p and words[p] >= 0 else 0 for p in range(16)]
     np.testing.assert_array_equal(tight.fits, np.cumsum(sizes) <= 5)
     params = param.init(subword.subword_params(c, USED), jax.random.key(0))
-    _, (_, weight) = gradients(params, tables, c, blocks, True, 5)
-    assert 0 < weight < gradients(params, tables, c, blocks, True, room)[1][1]
+    _, (_, weight) = gradients(params, tables, c, blocks, 5)
+    assert 0 < weight < gradients(params, tables, c, blocks, room)[1][1]
 
 
 def test_a_row_is_calmed_by_the_pairs_of_all_its_words():
@@ -211,29 +221,26 @@ def test_a_row_is_calmed_by_the_pairs_of_all_its_words():
     pairs = incidence().T @ (COUNTS / COUNTS.sum() * 1024 * 4 * 6)
     np.testing.assert_allclose(factors, np.minimum(1, 4 / np.maximum(pairs, 1e-9)), rtol=1e-5)
     assert np.all(np.asarray(tables_of(model())["input"]) == 1)
-    params = {"input": np.zeros((len(USED), 8), np.float32)}
-    touched = {"input": (np.array([[0, 1, 0, len(USED)]]), np.ones((1, 8), np.float32))}
-    new, _ = subword.descend(jax.tree.map(jnp.asarray, params), {"input": factors}, touched, 0.5)
+    params = {"input": jnp.zeros((len(USED), 8))}
+    factor = np.append(factors, 0)[[[0, 1, 0, len(USED)]]]
+    touched = {"input": (jnp.asarray([[0, 1, 0, len(USED)]]), jnp.ones((1, 8)), jnp.asarray(factor))}
+    new, _ = subword.descend(params, {}, touched, 0.5)
     np.testing.assert_allclose(new["input"][:3, 0], [-factors[0], -factors[1] / 2, 0], rtol=1e-5)
-
-
-def step_of(c, tables, counts, turns, lr):
-    room = subword.pieces_a_row(c, tables, counts)
-
-    def gradients(params, tables, batch, key, report):
-        return subword.subword_update(params, tables, c, batch, key, report, room)
-
-    return make_sparse_step(gradients, lambda step: lr, turns, subword.descend)
+    tables, blocks, room = drawn(c, np.tile(TOKENS, 64))
+    rows = param.init(subword.subword_params(c, USED), jax.random.key(0))
+    ids, _, factor = gradients(rows, tables, c, blocks, room)[0]["input"]
+    np.testing.assert_array_equal(factor, np.append(factors, 0)[np.minimum(ids, len(USED))])
 
 
 def train(c, words, counts, tokens, steps, turns=4, strategy=None, lr=0.05):
     used = subword.used_rows(c, words, counts)
-    tables, specs = subword.subword_tables(c, words, counts, used), subword.subword_params(c, used)
+    specs, tables, draw, gradients, loss, update = subword_objective(c, words, counts, used)
     batch, _ = stretches(tokens, c.rows, turns, word2vec.words_a_row(c, counts))
     strategy = strategy(param.axes(specs)) if strategy else parallel.local()
     params = param.init(specs, jax.random.key(0))
     state = State(jnp.zeros((), jnp.int32), params, tables, (), (), jnp.zeros(2, jnp.int32))
-    state, step = strategy.place(state), strategy.compile(step_of(c, tables, counts, turns, lr))
+    step = make_sparse_step(draw, gradients, loss, lambda step: lr, turns, update)
+    state, step = strategy.place(state), strategy.compile(step)
     losses = []
     for i in range(steps):
         state, metrics = step(state, strategy.batch(batch(i)), jax.random.key(1))

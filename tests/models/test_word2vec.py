@@ -10,6 +10,7 @@ import pytest
 from lmjax import config, param
 from lmjax.data.batches import stretches
 from lmjax.models import word2vec
+from lmjax.run.vectors import word2vec_objective
 from lmjax.train import parallel
 from lmjax.train.sparse import make_sparse_step
 from lmjax.train.state import State
@@ -31,7 +32,8 @@ def drawn(c, tokens, seed=0):
     rows = jnp.arange(c.rows, dtype=jnp.int32)
     tables = word2vec.word2vec_tables(c, COUNTS)
     draw = jax.jit(word2vec.draw_blocks, static_argnums=1)
-    return tables, draw(tables, c, jnp.asarray(tokens), rows, jax.random.key(seed))
+    blocks = draw(tables, c, jnp.asarray(tokens)[:, None], rows, jax.random.key(seed))
+    return tables, jax.tree.map(lambda x: x[0], blocks)
 
 
 def dense(params, c, blocks):
@@ -62,10 +64,14 @@ def test_gradients_and_loss_are_those_of_the_definition(cbow):
     tables, blocks = drawn(c, tokens)
     rng = np.random.default_rng(1)
     params = {name: jnp.asarray(rng.normal(size=(V, 8)), jnp.float32) for name in ("input", "output")}
-    touched, (loss, _) = word2vec.word2vec_gradients(params, tables, c, blocks, True)
+    touched, finite = word2vec.word2vec_gradients(params, tables, c, blocks)
+    loss, pairs = word2vec.word2vec_loss(params, c, blocks)
     expected, gradient = jax.value_and_grad(partial(dense, c=c, blocks=blocks))(params)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
-    for name, (ids, rows) in touched.items():
+    assert finite
+    assert pairs > 0
+    for name, (ids, rows, factor) in touched.items():
+        np.testing.assert_array_equal(factor, 1)  # nothing is calmed
         summed = np.asarray(jnp.zeros((V, 8)).at[ids].add(rows))
         if cbow and name == "input":
             # The authors' program gives every context the whole gradient of the mean; the sums' direction stays.
@@ -78,9 +84,9 @@ def test_a_context_of_cbow_gets_the_whole_gradient_of_the_mean():
     c = model(cbow=True, positions=4, window=1)
     tables, blocks = drawn(c, np.array([[5, 6, 7, -1]], np.int32))
     params = {name: jax.random.normal(jax.random.key(i), (V, 8)) for i, name in enumerate(("input", "output"))}
-    touched, _ = word2vec.word2vec_gradients(params, tables, c, blocks, False)
+    touched, _ = word2vec.word2vec_gradients(params, tables, c, blocks)
     _, gradient = jax.value_and_grad(partial(dense, c=c, blocks=blocks))(params)
-    ids, rows = touched["input"]
+    ids, rows, _ = touched["input"]
     summed = np.asarray(jnp.zeros((V, 8)).at[ids].add(rows))
     np.testing.assert_allclose(summed[6], gradient["input"][6], rtol=1e-4)  # alone around 5, and around 7
     np.testing.assert_allclose(summed[5], 2 * gradient["input"][5], rtol=1e-4)  # one of two around 6
@@ -131,21 +137,20 @@ def test_a_frequent_words_update_is_calmed_by_its_expected_pairs():
     assert np.all(word2vec.word2vec_tables(model(), COUNTS)["output"] == 1)
 
 
-def step_of(c, tables, turns, lr=0.05):
-    def gradients(params, tables, batch, key, report):
-        return word2vec.word2vec_update(params, tables, c, batch, key, report)
-
-    return make_sparse_step(gradients, lambda step: lr, turns)
+def step_of(c, turns, lr=0.05):
+    objective = word2vec_objective(c, COUNTS)
+    draw, gradients, loss, update = objective[2:]
+    return objective, make_sparse_step(draw, gradients, loss, lambda step: lr, turns, update)
 
 
 def train(c, tokens, steps, turns=4, strategy=None, lr=0.05):
-    tables = word2vec.word2vec_tables(c, COUNTS)
-    specs = word2vec.word2vec_params(c)
+    objective, step = step_of(c, turns, lr)
+    specs, tables = objective[:2]
     batch, _ = stretches(tokens, c.rows, turns, word2vec.words_a_row(c, COUNTS))
     strategy = strategy(param.axes(specs)) if strategy else parallel.local()
     params = param.init(specs, jax.random.key(0))
     state = State(jnp.zeros((), jnp.int32), params, tables, (), (), jnp.zeros(2, jnp.int32))
-    state, step = strategy.place(state), strategy.compile(step_of(c, tables, turns, lr))
+    state, step = strategy.place(state), strategy.compile(step)
     losses = []
     for i in range(steps):
         state, metrics = step(state, strategy.batch(batch(i)), jax.random.key(1))
@@ -153,13 +158,19 @@ def train(c, tokens, steps, turns=4, strategy=None, lr=0.05):
     return losses, strategy.host(state)
 
 
-@pytest.mark.parametrize("cbow", [False, True], ids=["skip-gram", "cbow"])
-def test_words_of_one_cluster_find_each_other(cbow):
+KINDS = {
+    "skip-gram": {}, "cbow": {"cbow": True}, "hierarchical": {"hierarchical": True},
+    "hierarchical cbow": {"cbow": True, "hierarchical": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_of_one_cluster_find_each_other(kind):
     """Four clusters of ten words that stand only beside each other: any word's nearest are of its own."""
     rng = np.random.default_rng(0)
     cluster = np.repeat(rng.integers(0, 4, 3000), 8)
     tokens = (cluster * 10 + rng.integers(0, 10, len(cluster))).astype(np.int32)
-    c = model(cbow=cbow, positions=64, block=8, dim=16, calm=32.0)
+    c = model(**KINDS[kind], positions=64, block=8, dim=16, calm=32.0)
     losses, state = train(c, tokens, steps=140, turns=8, lr=0.05)
     x = np.asarray(state.params["input"])
     x = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -176,13 +187,13 @@ STRATEGIES = {
 }
 
 
-@pytest.mark.parametrize("cbow", [False, True], ids=["skip-gram", "cbow"])
-def test_many_devices_are_as_one(cbow):
+@pytest.mark.parametrize("kind", ["skip-gram", "cbow", "hierarchical"])
+def test_many_devices_are_as_one(kind):
     """Frequent words come again and again in one update, in every row: their gradients must all be summed."""
-    c = model(cbow=cbow, rows=8, positions=64, sample=0.05)
+    c = model(**KINDS[kind], rows=8, positions=64, sample=0.05)
     tokens = text(2000)
     losses, state = train(c, tokens, 3)
-    for name in ["pmap over 8"] if cbow else STRATEGIES:
+    for name in ["pmap over 8"] if kind == "cbow" else STRATEGIES:
         others, other = train(c, tokens, 3, strategy=STRATEGIES[name])
         np.testing.assert_allclose(losses, others, rtol=1e-5, err_msg=name)
         for table in ("input", "output"):
@@ -191,16 +202,14 @@ def test_many_devices_are_as_one(cbow):
             )
 
 
-def test_an_update_that_is_not_finite_is_skipped_and_counted():
-    c = model()
-    tables = word2vec.word2vec_tables(c, COUNTS)
-    params = param.init(word2vec.word2vec_params(c), jax.random.key(0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_that_is_not_finite_is_skipped_and_counted(kind):
+    objective, step = step_of(model(**KINDS[kind]), turns=2)
+    params = param.init(objective.specs, jax.random.key(0))
     params["output"] = params["output"].at[0].set(jnp.inf)
-    state = State(jnp.zeros((), jnp.int32), params, tables, (), (), jnp.zeros(2, jnp.int32))
+    state = State(jnp.zeros((), jnp.int32), params, objective.tables, (), (), jnp.zeros(2, jnp.int32))
     batch, _ = stretches(text(400), 1, 2, 32)
-    new, metrics = jax.jit(lambda s, b, k: step_of(c, tables, 2)(s, b, k, parallel.ONE))(
-        state, batch(0), jax.random.key(0)
-    )
+    new, metrics = jax.jit(lambda s, b, k: step(s, b, k, parallel.ONE))(state, batch(0), jax.random.key(0))
     assert metrics["bad"] == 2
     np.testing.assert_array_equal(new.params["input"], params["input"])
 

@@ -39,10 +39,13 @@ def test_a_row_that_comes_again_adds_up_gradients_and_each_ones_square():
 
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted():
-    def gradients(params, opt, batch, key, report):
-        return parts([0, 1], batch["g"]), (0.0, 1.0)
+    def draw(opt, batch, key):
+        return batch["g"].swapaxes(0, 1)
 
-    step = make_sparse_step(gradients, lambda step: RATE, 2, adagrad)
+    def gradients(params, opt, g):
+        return parts([0, 1], g), jnp.isfinite(g.sum())[None]
+
+    step = make_sparse_step(draw, gradients, lambda *_: (0.0, 1.0), lambda step: RATE, 2, adagrad)
     state = State(jnp.zeros((), jnp.int32), {"t": jnp.ones((3, 1))}, {"t": jnp.ones((3, 1))}, bad=jnp.zeros(2, int))
     batch = {"g": jnp.asarray([[[1.0], [jnp.nan]], [[1.0], [1.0]]])}  # [rows,turns,1]
     new, metrics = jax.jit(lambda s, b, k: step(s, b, k, parallel.ONE))(state, batch, jax.random.key(0))
