@@ -63,22 +63,26 @@ def make_sparse_step(draw, gradients, loss, learning_rate, turns: int, update=sg
         drawn = draw(state.opt, batch, jax.random.fold_in(key, state.step))
         first = loss(state.params, state.opt, jax.tree.map(lambda x: x[0], drawn))
 
+        def rate(i):
+            return jnp.asarray(learning_rate(state.step + i / turns), jnp.float32)
+
         def turn(carry, item):
-            params, opt, bad = carry
+            params, opt, bad, now = carry
             i, mine = item
             touched, finite = axis.all_gather(gradients(params, opt, mine))
             finite = finite.all()
             # No id rather than no gradient: that would be another pass over the rows.
             touched = jax.tree.map(lambda x: jnp.where(finite, x, BEYOND) if x.dtype == jnp.int32 else x, touched)
             with jax.named_scope("update"):
-                params, opt = update(params, opt, touched, learning_rate(state.step + i / turns))
-            return (params, opt, count_bad(bad, finite)), None
+                params, opt = update(params, opt, touched, now)
+            # The next rate is carried there, or XLA on CPU computes it anew for every element of the rows.
+            return (params, opt, count_bad(bad, finite), rate(i + 1)), None
 
-        begin = (state.params, state.opt, state.bad)
-        (params, opt, bad), _ = jax.lax.scan(turn, begin, (jnp.arange(turns), drawn))
+        begin = (state.params, state.opt, state.bad, rate(0))
+        (params, opt, bad, _), _ = jax.lax.scan(turn, begin, (jnp.arange(turns), drawn))
         total, weight = axis.psum(first)
         report = {"loss": total / jnp.maximum(weight, 1.0), "weight": weight, "bad": bad[0]}
-        report["learning_rate"] = learning_rate(state.step)
+        report["learning_rate"] = rate(0)
         return state.replace(step=state.step + 1, params=params, opt=opt, bad=bad), report
 
     return step
