@@ -48,11 +48,6 @@ class Config(Run):
     turns: int = setting(64, "updates a step takes; fewer for a small corpus", low=1)
     show: str = setting("", "words whose neighbours are printed, comma between; default: a few frequent ones")
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.accumulate > 1:
-            raise ValueError(f"--accumulate={self.accumulate} does nothing here: choose --model.rows for less memory")
-
 
 PRESETS = {
     "novels": {

@@ -37,6 +37,7 @@ class Config(Run):
     vocab: int = setting(8192, "with --tokenizer=bpe: units to learn", low=258)
     model: GPT = setting(GPT(context=128), "the network")
     batch: int = setting(8, "rows of a step", low=1)
+    accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     steps: int = setting(2000, "steps to train for", low=1)
     lr: float = setting(2e-3, "highest learning rate", low=0.0)
     lr_end: float = setting(1e-4, "learning rate at the last step, after half a cosine", low=0.0)
@@ -109,6 +110,7 @@ def main(config):
             specs=gpt_params(model),
             loss=loss,
             tx=optim.adamw(rate, b2=config.beta2, weight_decay=config.weight_decay),
+            accumulate=config.accumulate,
             clip=config.clip,
             batch=batches.windows(train, config.batch, model.context, config.seed),
             steps=config.steps,

@@ -19,7 +19,6 @@ class Run:
     mesh: tuple[int, ...] = setting(
         (), "with --strategy=mesh: devices along data,model, e.g. 4,2; default: all along data"
     )
-    accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     log_every: int = setting(50, "steps between lines of metrics.jsonl", low=1)
     evaluate_every: int = setting(0, "steps between validations; 0: the experiment's choice", low=0)
     save_every: int = setting(0, "steps between checkpoints; 0: at each validation", low=0)

@@ -107,6 +107,7 @@ def fit(
     evaluate_every: int,
     tokens_per_step: int,
     carry=(),
+    accumulate=1,
     clip=0.0,
     averaging=None,
     learning_rate=None,
@@ -115,8 +116,8 @@ def fit(
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
-    loss, tx, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in place of
-    what make_step makes of these; tx.init then gives what stands in state.opt.
+    loss, tx, accumulate, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in
+    place of what make_step makes of these; tx.init then gives what stands in state.opt.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
     best checkpoint. decide(history, state) -> state: called after each validation.
     """
@@ -138,7 +139,7 @@ def fit(
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
     state = strategy.place(state)
     step = step or make_step(
-        loss, tx, accumulate=config.accumulate, clip=clip, averaging=averaging,
+        loss, tx, accumulate=accumulate, clip=clip, averaging=averaging,
         learning_rate=learning_rate, update_scale=update_scale,
     )  # fmt: skip
     began = time.perf_counter()
