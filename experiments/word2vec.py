@@ -43,7 +43,7 @@ class Config(Run):
     lr: float = setting(0.03, "learning rate at the start; it falls linearly", low=0.0)
     lr_end: float = setting(1e-4, "learning rate at the end", low=0.0)
     turns: int = setting(64, "updates a step takes; fewer for a small corpus", low=1)
-    show: str = setting("", "words whose neighbours are printed, comma between; default: a few frequent ones")
+    show: tuple[str, ...] = setting((), "words whose neighbours are printed; default: a few frequent ones")
 
 
 PRESETS = {
@@ -71,16 +71,11 @@ def main(config):
     import numpy as np
 
     from lmjax.config import sized
-    from lmjax.data.corpus import phrases, read_corpus
     from lmjax.interop.vectors import write_vectors
     from lmjax.run.training import finish, session
-    from lmjax.run.vectors import score, show, train_vectors, word2vec_objective
+    from lmjax.run.vectors import corpus_of, score, show, train_vectors, word2vec_objective
 
-    corpus = read_corpus(
-        config.data, config.data_dir or None, units=config.units, min_count=config.min_count, limit=config.limit
-    )
-    if config.phrases:
-        corpus = phrases(corpus, min_count=config.min_count, passes=config.phrases)
+    corpus = corpus_of(config)
     with session("word2vec", config) as run:
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
         model = sized(config.model, len(corpus.words))
@@ -88,7 +83,7 @@ def main(config):
         vectors = np.asarray(outcome.params["input"])
         write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
         run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
-        show(corpus, vectors, [word for word in config.show.split(",") if word])
+        show(corpus, vectors, config.show)
         metrics = score(run, corpus, vectors)
         finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
         run.say(f"the vectors are {run.workdir / 'vectors.txt'}")

@@ -3,13 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from lmjax.data.corpus import Corpus
+from lmjax.data.corpus import Corpus, phrases, read_corpus
 from lmjax.data.files import own_dir
 from lmjax.evaluate import embeddings
 
 COVERED = 0.3  # share of a test set whose words must have vectors for its figure to be told
 SAMPLE = 16  # updates on whose words the objective is followed
 SHOWN = 6  # words whose neighbours are printed
+
+
+def corpus_of(config) -> Corpus:
+    """The corpus that an experiment's settings name: data, data_dir, units, min_count, limit, phrases."""
+    found = read_corpus(
+        config.data, config.data_dir or None, units=config.units, min_count=config.min_count, limit=config.limit
+    )
+    return phrases(found, min_count=config.min_count, passes=config.phrases) if config.phrases else found
 
 
 class Objective(NamedTuple):
