@@ -5,10 +5,10 @@ window. Perplexity of the test set, read as one sequence.
 
     bash launch/run.sh experiments/lstm_ptb.py --preset=zaremba_small --data_dir=DATA
 
-takes half an hour on two idle cores and ends at a test perplexity of 114.4 (two seeds; published: 114.5). Needs the folder `ptb`
-with ptb.train.txt, ptb.valid.txt and ptb.test.txt (plain or .gz) under DATA, or a connection to fetch them. The same
-command on the same --workdir goes on where a killed run stopped. --data=wikitext-2, or a text file of your own with one
-sentence a line, runs the same models there.
+takes half an hour on two idle cores and ends at a test perplexity of 114.4, the mean of two seeds (published: 114.5).
+Needs the folder `ptb` with ptb.train.txt, ptb.valid.txt and ptb.test.txt (plain or .gz) under DATA, or a connection to
+fetch them. The same command on the same --workdir goes on where a killed run stopped. --data=wikitext-2, or a text file
+of your own with one sentence a line, runs the same models there.
 
 Papers: arXiv:1409.2329 (table 1), arXiv:1512.05287 (table 1), arXiv:1708.02182 (table 2).
 """
