@@ -145,6 +145,8 @@ class Subword(Word2Vec):
         super().__post_init__()
         if self.min_n > self.max_n:
             raise ValueError(f"model.min_n={self.min_n} is more than model.max_n={self.max_n}: choose it smaller")
+        if self.hierarchical:
+            raise ValueError("model.hierarchical=true: subword vectors learn from noise words only; leave it out")
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ REFUSED = [
     ("glove --model.x_max=0", "--model.x_max=0: expected a finite number of at least 1e-06"),
     ("glove --data=text.txt --accumulate=2", "accumulate"),
     ("word2vec --model.hierarchical=both", "model.hierarchical"),
+    ("subword --model.hierarchical", "learn from noise words only"),
     ("glove --data=text.txt --model.rows=4 --strategy=pmap --workdir=a --quiet", "does not divide over 8 devices"),
     ("subword --data=nope", "nope is neither"),
     ("subword --model.min_n=7", "model.min_n=7 is more than model.max_n=6"),

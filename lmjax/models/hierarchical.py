@@ -24,7 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.models.word2vec import Blocks, contexts, damping, flat, mean_of_contexts, thinning, turned
+from lmjax.models.word2vec import (
+    Blocks,
+    contexts,
+    damping,
+    flat,
+    kept_shares,
+    mean_of_contexts,
+    pairs_an_update,
+    thinning,
+    turned,
+)  # fmt: skip
 from lmjax.nn.xla import in_lanes, written
 from lmjax.param import Param, uniform, zeros
 
@@ -94,11 +104,11 @@ def hierarchical_tables(config, counts) -> dict:
     top[0, word[high], tree.nodes[high]] = 1
     top[1, word[high], tree.nodes[high]] = tree.left[high]
     length = np.bincount(word[~high], minlength=len(f))
-    kept = f * keep / np.sum(f * keep)
-    pairs = config.positions * (1 if config.cbow else config.window + 1)
-    visits = np.bincount(tree.nodes, pairs * kept[word], minlength=max(len(f) - 1, 1))
+    pairs = pairs_an_update(config, counts)
+    visits = np.bincount(tree.nodes, pairs[word], minlength=max(len(f) - 1, 1))
+    turns = kept_shares(config, counts) @ np.diff(tree.start)  # on a way
     tables = {
-        "keep": keep, "input": damping(config, pairs * kept * (kept @ np.diff(tree.start))),
+        "keep": keep, "input": damping(config, pairs * turns),
         "output": damping(config, visits), "top": top[0], "top_left": top[1], "left": tree.left[~high],
     }  # fmt: skip
     whole = {"nodes": tree.nodes[~high], "begin": np.cumsum(length) - length, "length": length}
@@ -113,8 +123,7 @@ def top_nodes(config) -> int:
 
 def nodes_a_block(config, tables, counts) -> int:
     """E: so many nodes below the top has a block, and seldom more (4 standard deviations)."""
-    f, keep = thinning(config, counts)
-    kept, length = f * keep / np.sum(f * keep), np.asarray(tables["length"])
+    kept, length = kept_shares(config, counts), np.asarray(tables["length"])
     mean, most = kept @ length, config.block * int(length.max())
     wide = config.block * mean + 4 * np.sqrt(config.block * (kept @ length**2 - mean**2))
     return max(1, min(most, int(np.ceil(wide / 8)) * 8))

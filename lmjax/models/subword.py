@@ -146,22 +146,16 @@ def _numbers(words: Sequence[str]) -> dict[str, int]:
 
 def _given(config, rows: Rows, counts):
     """The pairs and noise words that each row is expected to get gradients of in an update, [R]."""
-    pairs = config.positions * (1 if config.cbow else config.window + 1) * (1 + config.negative)
-    each = np.repeat(pairs * kept(config, counts), np.diff(rows.start))
+    pairs = word2vec.pairs_an_update(config, counts) * (1 + config.negative)
+    each = np.repeat(pairs, np.diff(rows.start))
     return np.bincount(rows.ids, each, minlength=config.vocab + config.buckets)
-
-
-def kept(config, counts):
-    """The words' shares of what thinning leaves, [V]."""
-    f, keep = word2vec.thinning(config, counts)
-    return f * keep / np.sum(f * keep)
 
 
 def pieces_a_row(config, tables, counts) -> int:
     """So many pieces are the different words among a row's places, and seldom more (3 standard deviations, where words
     fall independently; in a text they come again sooner, but change with its matter)."""
     count, places = np.asarray(tables["count"]), config.positions // config.rows
-    here = 1 - (1 - kept(config, counts)) ** places
+    here = 1 - (1 - word2vec.kept_shares(config, counts)) ** places
     return int(np.ceil(count @ here + 3 * np.sqrt(count**2 @ (here * (1 - here)))))
 
 

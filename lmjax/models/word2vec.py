@@ -56,12 +56,23 @@ def word2vec_tables(config, counts) -> dict:
     f, keep = thinning(config, counts)
     q = f**0.75 / np.sum(f**0.75)
     share, other = alias(q)
-    kept = f * keep / np.sum(f * keep)
-    pairs = config.positions * ((config.window + 1) if not config.cbow else 1)  # of an update: 2 (W+1)/2 a place
-    given = {"input": pairs * kept * (1 + config.negative), "output": pairs * (kept + config.negative * q)}
+    pairs = pairs_an_update(config, counts)
+    noise = pairs.sum() * config.negative * q
+    given = {"input": pairs * (1 + config.negative), "output": pairs + noise}
     factors = {name: damping(config, n) for name, n in given.items()}
     tables = {"keep": keep, "share": share, **factors}
     return {name: jnp.asarray(x, jnp.float32) for name, x in tables.items()} | {"other": jnp.asarray(other)}
+
+
+def pairs_an_update(config, counts):
+    """The pairs that an update is expected to take of each word, [V]: (W+1) a place, and of CBOW one."""
+    return config.positions * (1 if config.cbow else config.window + 1) * kept_shares(config, counts)
+
+
+def kept_shares(config, counts):
+    """The words' shares of what thinning leaves, [V]."""
+    f, keep = thinning(config, counts)
+    return f * keep / np.sum(f * keep)
 
 
 def damping(config, given):
