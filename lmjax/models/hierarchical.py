@@ -34,7 +34,7 @@ from lmjax.models.word2vec import (
     pairs_an_update,
     thinning,
     turned,
-)  # fmt: skip
+)
 from lmjax.nn.xla import in_lanes, written
 from lmjax.param import Param, uniform, zeros
 
