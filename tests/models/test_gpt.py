@@ -184,8 +184,8 @@ def test_padding_is_invisible(params):
     alone = jax.jit(lambda tokens: hidden(params, SMALL, tokens)[0])
     for row, n in enumerate(lengths):
         expected = alone(TOKENS[row : row + 1, : n + 1])[0]
-        np.testing.assert_allclose(x[row, width - n :], expected[:-1], atol=1e-5)
-        np.testing.assert_allclose(y[row, 0], expected[-1], atol=1e-5)
+        np.testing.assert_allclose(x[row, width - n :], expected[:-1], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(y[row, 0], expected[-1], rtol=1e-5, atol=1e-5)
 
 
 def test_weights_of_zero_hide_a_target(params):
