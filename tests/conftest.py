@@ -1,7 +1,10 @@
 """Every test runs on eight simulated CPU devices, with implicit broadcasting of ranks an error."""
 
 import os
+import signal
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite started in the background: its programs heed ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = os.environ.get("LMJAX_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
