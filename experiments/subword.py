@@ -6,7 +6,7 @@ takes the Python documentation that Python itself carries (nothing to download),
 stands near a few words. For vectors worth keeping give a larger corpus,
 
     bash launch/run.sh experiments/subword.py --data=PATH             a text file or folder, .gz or plain
-    bash launch/run.sh experiments/subword.py --preset=novels --data_dir=DATA   14 M words, 2 to 3 minutes
+    bash launch/run.sh experiments/subword.py --preset=novels --data_dir=DATA   14 M words, 2 minutes
 
 The workdir gets vectors.txt, the vocabulary's vectors, and fasttext.bin, the whole model in fastText's own form, which
 fastText and gensim read. experiments/neighbours.py --workdir=WORKDIR --words=WORD answers from it for any word. Where
