@@ -7,7 +7,7 @@ stands near a few words. The corpus is small: for vectors worth keeping give a l
 
     bash launch/run.sh experiments/glove.py --data=PATH             a text file or folder, .gz or plain
     bash launch/run.sh experiments/glove.py --data=PATH+PATH        several, one after another
-    bash launch/run.sh experiments/glove.py --preset=novels --data_dir=DATA   14 M words, 3 minutes, 1.1 GB
+    bash launch/run.sh experiments/glove.py --preset=novels --data_dir=DATA   14 M words, 2 to 3 minutes, 1.1 GB
 
 which answers 26 % of the analogies and agrees with MEN's judges by .44. Its window, alpha and learning rate are the
 paper's; x_max=10 and 15 epochs are those of the authors' example for a corpus of this size. The paper's x_max=100, for
