@@ -6,9 +6,7 @@ All little-endian: magic, version; the settings; the dictionary; then twice a by
 float32s. What the program, gensim and others write is read, and the reverse.
 """
 
-import contextlib
 import mmap
-import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 
 from lmjax.config import Subword
 from lmjax.errors import UserError
+from lmjax.interop.files import whole
 
 _MAGIC, _VERSION, _START = 793712314, 12, struct.Struct("<2i")
 _SETTINGS, _SIZES, _ENTRY, _MATRIX = (struct.Struct(form) for form in ("<12id", "<3i2q", "<qb", "<?2q"))
@@ -43,25 +42,17 @@ def is_fasttext(path) -> bool:
 def write_fasttext(path, words: Sequence[str], counts, params, config: Subword, *, epochs: int, min_count: int):
     """Write a model, whole or not at all."""
     path = Path(path).expanduser()
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
     V = len(words)
     settings = (config.dim, config.window, epochs, min_count, config.negative, 1, _NEGATIVE_SAMPLING,
                 _CBOW if config.cbow else _SKIP_GRAM, config.buckets, config.min_n, config.max_n, 100)  # fmt: skip
-    try:
-        with open(new, "wb") as file:
-            file.write(_START.pack(_MAGIC, _VERSION) + _SETTINGS.pack(*settings, config.sample))
-            file.write(_SIZES.pack(V, V, 0, int(np.sum(counts)), -1))
-            for word, count in zip(words, counts, strict=True):
-                file.write(word.encode() + b"\0" + _ENTRY.pack(count, 0))
-            for name in ("input", "output"):
-                matrix = np.ascontiguousarray(params[name], "<f4")
-                file.write(_MATRIX.pack(False, *matrix.shape) + matrix.tobytes())
-        os.replace(new, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; choose another file") from None
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink()
+    with whole(path) as new, open(new, "wb") as file:
+        file.write(_START.pack(_MAGIC, _VERSION) + _SETTINGS.pack(*settings, config.sample))
+        file.write(_SIZES.pack(V, V, 0, int(np.sum(counts)), -1))
+        for word, count in zip(words, counts, strict=True):
+            file.write(word.encode() + b"\0" + _ENTRY.pack(count, 0))
+        for name in ("input", "output"):
+            matrix = np.ascontiguousarray(params[name], "<f4")
+            file.write(_MATRIX.pack(False, *matrix.shape) + matrix.tobytes())
 
 
 def read_fasttext(path) -> Trained:

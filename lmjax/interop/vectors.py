@@ -8,9 +8,7 @@
 What other tools write is read, and the reverse. Letters: V words, D numbers a word.
 """
 
-import contextlib
 import gzip
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 
 from lmjax.data.files import opened
 from lmjax.errors import UserError
+from lmjax.interop.files import whole
 
 FORMS = ("word2vec", "binary", "glove")
 _BLOCK = 1 << 22  # bytes of a binary file read at a time
@@ -154,24 +153,16 @@ def write_vectors(path, words: Sequence[str], vectors, form: str = "word2vec") -
         raise UserError(f"form={form}: expected one of {', '.join(FORMS)}")
     _check(words, vectors)
     V, D = vectors.shape
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with gzip.open(new, "wb", 6) if path.name.endswith(".gz") else open(new, "wb") as file:
-            if form != "glove":
-                file.write(f"{V} {D}\n".encode())
-            if form == "binary":
-                for word, row in zip(words, vectors.astype("<f4")):
-                    file.write(word.encode() + b" " + row.tobytes())
-            else:
-                numbers = " ".join(["%.9g"] * D)
-                for word, row in zip(words, vectors):
-                    file.write(f"{word} {numbers % tuple(row.tolist())}\n".encode())
-        os.replace(new, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; choose another file") from None
-    finally:
-        with contextlib.suppress(OSError):
-            new.unlink()
+    with whole(path) as new, gzip.open(new, "wb", 6) if path.name.endswith(".gz") else open(new, "wb") as file:
+        if form != "glove":
+            file.write(f"{V} {D}\n".encode())
+        if form == "binary":
+            for word, row in zip(words, vectors.astype("<f4")):
+                file.write(word.encode() + b" " + row.tobytes())
+        else:
+            numbers = " ".join(["%.9g"] * D)
+            for word, row in zip(words, vectors):
+                file.write(f"{word} {numbers % tuple(row.tolist())}\n".encode())
 
 
 def _check(words: Sequence[str], vectors: np.ndarray):

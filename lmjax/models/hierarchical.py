@@ -177,12 +177,11 @@ def hierarchical_loss(params, tables, config, blocks: Blocks, ways: Ways):
 
 def _gradients(params, tables, config, blocks, ways):
     """({name: (ids, gradient, factor)}, Asked)."""
+    ids = jnp.maximum(blocks.around, 0)
     if config.cbow:
-        ids = jnp.maximum(blocks.around, 0)
         near, told, h = mean_of_contexts(params, config, blocks)
         pairs = told * jnp.eye(config.block)[None]  # [B,P,P]
     else:
-        ids = jnp.maximum(blocks.around, 0)
         h, pairs = params["input"][ids], contexts(config, blocks)  # [B,Q,D], [B,Q,P]
     K = ways.top.shape[-1]
     y, top = params["output"][ways.node], params["output"][:K]  # [B,E,D], [K,D]

@@ -134,9 +134,8 @@ def subword_tables(config, words: Sequence[str], counts, used) -> dict:
     pieces = np.full(count.sum() * PIECE, U, np.int32)
     pieces[np.repeat(begin * PIECE - rows.start[:-1], size) + np.arange(len(rows.ids))] = place[rows.ids]
     tables = {"pieces": pieces.reshape(-1, PIECE), "begin": begin.astype(np.int32), "count": count.astype(np.int32)}
-    tables |= {"inverse": (1 / size).astype(np.float32), "input": np.ones(U, np.float32)}
-    if config.calm:
-        tables["input"] = np.minimum(1, config.calm / _given(config, rows, counts)[used]).astype(np.float32)
+    factor = word2vec.damping(config, _given(config, rows, counts)[used])
+    tables |= {"inverse": (1 / size).astype(np.float32), "input": factor.astype(np.float32)}
     return word2vec.word2vec_tables(config, counts) | {name: jnp.asarray(x) for name, x in tables.items()}
 
 

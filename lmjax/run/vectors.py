@@ -31,19 +31,23 @@ class Objective(NamedTuple):
     update: Callable
 
 
+def blocks_of(model) -> Callable:
+    """What draws the blocks of a config.Word2Vec."""
+    from lmjax.models.word2vec import draw_blocks
+
+    return lambda tables, batch, key: draw_blocks(tables, model, batch["tokens"], batch["row"], key)
+
+
 def word2vec_objective(model, counts) -> Objective:
     """Of a config.Word2Vec and the words' counts [V]."""
     from lmjax.models import hierarchical, word2vec
     from lmjax.train.sparse import sgd
 
-    def blocks_of(tables, batch, key):
-        return word2vec.draw_blocks(tables, model, batch["tokens"], batch["row"], key)
-
     if not model.hierarchical:
         return Objective(
             specs=word2vec.word2vec_params(model),
             tables=word2vec.word2vec_tables(model, counts),
-            draw=blocks_of,
+            draw=blocks_of(model),
             gradients=lambda params, tables, blocks: word2vec.word2vec_gradients(params, tables, model, blocks),
             loss=lambda params, tables, blocks: word2vec.word2vec_loss(params, model, blocks),
             update=sgd,
@@ -51,8 +55,10 @@ def word2vec_objective(model, counts) -> Objective:
     tables = hierarchical.hierarchical_tables(model, counts)
     room = hierarchical.nodes_a_block(model, tables, counts)
 
+    blocks_for = blocks_of(model)
+
     def draw(tables, batch, key):
-        blocks = blocks_of(tables, batch, key)
+        blocks = blocks_for(tables, batch, key)
         return blocks, hierarchical.find_ways(tables, model, blocks.centre, room)
 
     return Objective(
@@ -67,7 +73,7 @@ def word2vec_objective(model, counts) -> Objective:
 
 def subword_objective(model, words: Sequence[str], counts, used) -> Objective:
     """Of a config.Subword, the words and their counts [V], and models/subword.py's `used_rows`."""
-    from lmjax.models import subword, word2vec
+    from lmjax.models import subword
 
     tables = subword.subword_tables(model, words, counts, used)
     a_row, places = subword.pieces_a_row(model, tables, counts), model.positions // model.rows
@@ -78,7 +84,7 @@ def subword_objective(model, words: Sequence[str], counts, used) -> Objective:
     return Objective(
         specs=subword.subword_params(model, used),
         tables=tables,
-        draw=lambda tables, batch, key: word2vec.draw_blocks(tables, model, batch["tokens"], batch["row"], key),
+        draw=blocks_of(model),
         gradients=lambda params, tables, blocks: subword.subword_gradients(params, tables, model, blocks, room(blocks)),
         loss=lambda params, tables, blocks: subword.subword_loss(params, tables, model, blocks, room(blocks)),
         update=subword.descend,
