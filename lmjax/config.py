@@ -27,13 +27,25 @@ def sized(config, vocab: int):
 
 @dataclass(frozen=True)
 class GPT:
-    """A decoder-only Transformer (Radford et al. 2019): pre-norm, learned positions, GELU."""
+    """A decoder-only Transformer, pre-norm: GPT-2 (Radford et al. 2019) by default, and by its choices the Llama family
+    (Touvron et al. 2023): rotary positions, RMSNorm, SwiGLU, grouped queries, no biases."""
 
     vocab: int = setting(0, "number of token types; 0 takes the tokenizer's", low=0)
     context: int = setting(64, "positions a token can look back over", low=1)
     layers: int = setting(4, "blocks", low=1)
     heads: int = setting(4, "attention heads a block", low=1)
     dim: int = setting(128, "width D of the residual stream; a multiple of heads", low=1)
+    groups: int = setting(0, "groups of heads that share keys and values; 0: every head has its own", low=0)
+    hidden: int = setting(0, "width F between the two layers of a block's MLP; 0: 4 D", low=0)
+    positions: str = setting(
+        "learned", "a vector a position, waves added to the words (Vaswani) or turning queries and keys (RoPE)",
+        choices=("learned", "sinusoidal", "rotary"),
+    )  # fmt: skip
+    rotary_base: float = setting(10000.0, "longest wavelength of rotary positions, over 2 pi", low=1.0)
+    norm: str = setting("layer", "LayerNorm or RMSNorm", choices=("layer", "rms"))
+    epsilon: float = setting(1e-5, "added to a norm's variance", low=0.0)
+    activation: str = setting("gelu", "of the MLP: GELU, or SwiGLU with a gate", choices=("gelu", "swiglu"))
+    tied: bool = setting(True, "the softmax shares the embedding's matrix")
     dropout: float = setting(
         0.0, "probability of dropping a unit of the embedding, attention and residual", low=0.0, high=0.99
     )
@@ -47,10 +59,24 @@ class GPT:
     )
 
     def __post_init__(self):
-        if self.dim % self.heads:
+        heads_divide(self)
+        if self.groups and self.heads % self.groups:
             raise ValueError(
-                f"model.dim={self.dim} is not a multiple of model.heads={self.heads}: choose a width the heads divide"
+                f"model.groups={self.groups} does not divide model.heads={self.heads}: choose one that does"
             )
+        if self.positions == "rotary" and self.dim // self.heads % 2:
+            raise ValueError(
+                f"model.positions=rotary turns pairs, and model.dim / model.heads is {self.dim // self.heads}: "
+                "choose an even head size"
+            )
+
+
+def heads_divide(config):
+    """ValueError where the width is no multiple of the heads."""
+    if config.dim % config.heads:
+        raise ValueError(
+            f"model.dim={config.dim} is not a multiple of model.heads={config.heads}: choose a width the heads divide"
+        )
 
 
 @dataclass(frozen=True)

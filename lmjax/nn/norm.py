@@ -1,4 +1,4 @@
-"""Layer normalization (Ba et al. 2016)."""
+"""Layer normalization (Ba et al. 2016) and its root-mean-square form (Zhang & Sennrich 2019)."""
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,17 @@ def layer_norm(params, x, epsilon: float = 1e-5):
     if "bias" in params:
         y = y + params["bias"].reshape(shape)
     return y.astype(x.dtype)
+
+
+def rms_norm_params(dim: int):
+    return {"scale": Param((dim,), ("embed",), ones)}
+
+
+def rms_norm(params, x, epsilon: float = 1e-5):
+    """`x` [..., D] with mean square 1 over D, then scaled (eq. 4). Statistics in float32; x's dtype out."""
+    h = x.astype(jnp.float32)
+    y = h * lax.rsqrt((h * h).mean(-1, keepdims=True) + epsilon)
+    return (y * params["scale"].reshape((1,) * (x.ndim - 1) + (x.shape[-1],))).astype(x.dtype)
 
 
 def normalize(x, epsilon: float):

@@ -55,7 +55,7 @@ def decoder(model) -> Decoder:
 def gpt_decoder(model: config.GPT) -> Decoder:
     def head(params, x):
         # The table as it lies, times the few rows: XLA on CPU would transpose the table for every token.
-        return written(params["embed"]["token"].astype(x.dtype) @ written(x[:, -1].T)).T
+        return written(gpt.head(params).astype(x.dtype) @ written(x[:, -1].T)).T
 
     def prefill(params, tokens, valid, room):
         cache = gpt.gpt_cache(model, *tokens.shape[:1], tokens.shape[1] + room)
