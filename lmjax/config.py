@@ -80,6 +80,92 @@ def heads_divide(config):
 
 
 @dataclass(frozen=True)
+class Seq2Seq:
+    """An encoder-decoder Transformer (Vaswani et al. 2017), post-norm, ReLU."""
+
+    source_vocab: int = setting(0, "number of source token types; 0 takes the tokenizer's", low=0)
+    target_vocab: int = setting(0, "number of target token types; 0 takes the tokenizer's", low=0)
+    context: int = setting(100, "with learned positions: how many there are", low=1)
+    layers: int = setting(3, "blocks of the encoder, and of the decoder", low=1)
+    heads: int = setting(8, "attention heads a block", low=1)
+    dim: int = setting(256, "width D of the residual stream; a multiple of heads", low=1)
+    hidden: int = setting(512, "width F between the two layers of a block's MLP", low=1)
+    shared: bool = setting(False, "one vocabulary and one matrix for source, target and softmax")
+    positions: str = setting(
+        "sinusoidal", "waves (the paper's) or a vector a position", choices=("sinusoidal", "learned")
+    )
+    pre_norm: bool = setting(False, "norms before the sub-layers, and one at the end, in place of behind them")
+    dropout: float = setting(0.1, "probability of dropping a unit of the embedding and residual", low=0.0, high=0.99)
+    dropout_attention: float = setting(0.0, "of dropping an attention weight", low=0.0, high=0.99)
+    dropout_hidden: float = setting(0.0, "of dropping a unit between an MLP's layers", low=0.0, high=0.99)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+    def __post_init__(self):
+        heads_divide(self)
+        if self.shared and self.source_vocab != self.target_vocab:
+            raise ValueError(
+                f"model.shared with vocabularies of {self.source_vocab} and {self.target_vocab}: they must be one"
+            )
+
+
+@dataclass(frozen=True)
+class ViT:
+    """An image classifier on patches (Dosovitskiy et al. 2021). ViT-B/16: 224, 16, 3, 1000, 12, 12, 768."""
+
+    size: int = setting(28, "rows and columns of an image, in pixels; a multiple of patch", low=1)
+    patch: int = setting(7, "rows and columns of a patch", low=1)
+    channels: int = setting(1, "numbers a pixel", low=1)
+    classes: int = setting(10, "kinds of images", low=2)
+    layers: int = setting(4, "blocks", low=1)
+    heads: int = setting(4, "attention heads a block", low=1)
+    dim: int = setting(64, "width D of the residual stream; a multiple of heads", low=1)
+    hidden: int = setting(0, "width F between the two layers of a block's MLP; 0: 4 D", low=0)
+    dropout: float = setting(
+        0.0, "probability of dropping a unit of the embedding, attention and residual", low=0.0, high=0.99
+    )
+    epsilon: float = setting(1e-6, "added to a norm's variance", low=0.0)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+    def __post_init__(self):
+        heads_divide(self)
+        if self.size % self.patch:
+            raise ValueError(
+                f"model.size={self.size} is not a multiple of model.patch={self.patch}: choose a patch that divides it"
+            )
+
+
+@dataclass(frozen=True)
+class BERT:
+    """A Transformer encoder, post-norm (Devlin et al. 2019). bert-base: 30522 types, 512 positions, 12, 12, 768.
+
+    DistilBERT (Sanh et al. 2019) is one without segments, its pooler with ReLU.
+    """
+
+    vocab: int = setting(0, "number of token types; 0 takes the tokenizer's", low=0)
+    context: int = setting(128, "positions a sequence may have", low=1)
+    layers: int = setting(4, "blocks", low=1)
+    heads: int = setting(4, "attention heads a block", low=1)
+    dim: int = setting(256, "width D of the residual stream; a multiple of heads", low=1)
+    hidden: int = setting(0, "width F between the two layers of a block's MLP; 0: 4 D", low=0)
+    segments: int = setting(2, "kinds of segments that are told apart; 0: none are", low=0)
+    pooler: str = setting("tanh", "non-linearity between the first token and the classes", choices=("tanh", "relu"))
+    dropout: float = setting(
+        0.1, "probability of dropping a unit of the embedding, attention, residual and pooler", low=0.0, high=0.99
+    )
+    epsilon: float = setting(1e-12, "added to a norm's variance", low=0.0)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+    def __post_init__(self):
+        heads_divide(self)
+
+
+@dataclass(frozen=True)
 class LSTM:
     """A stacked LSTM language model: Zaremba et al. 2014, Gal & Ghahramani 2016, Merity et al. 2017.
 

@@ -1,0 +1,123 @@
+"""ViT: a Transformer encoder over the patches of an image (Dosovitskiy et al. 2021).
+
+    z_0 = [class; patches E] + E_pos                     eq. 1
+    z   = block(z) for each layer, pre-norm, GELU        eq. 2, 3
+    y   = norm(z)[class]; logits = y W + b               eq. 4
+
+As in the published weights: exact GELU and biases everywhere. Departure, section 3.1: pre-training there puts a hidden
+layer with tanh in front of the logits; here the head is the one linear layer that fine-tuning has.
+
+B batch, Y X rows and columns of pixels, C channels, P patch size, N patches, D model, H heads, K head size, L layers.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from lmjax.errors import UserError
+from lmjax.losses import cross_entropy
+from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
+from lmjax.nn.attention import attention, attention_weights
+from lmjax.nn.dropout import dropout, fold
+from lmjax.nn.linear import linear, linear_params
+from lmjax.nn.norm import layer_norm, layer_norm_params
+from lmjax.param import Param, normal, zeros
+
+
+def vit_params(config):
+    """Linear layers start at variance 1 / fan-in, tokens and positions at N(0, 0.02), the head at zero."""
+    D, P = config.dim, config.patch
+    return {
+        "embed": {
+            "patch": linear_params((P, P, config.channels), D, (None, None, None, "embed")),
+            "class": Param((D,), ("embed",), normal(0.02)),
+            "position": Param((1 + (config.size // P) ** 2, D), (None, "embed"), normal(0.02)),
+        },
+        "blocks": [block_params(config) for _ in range(config.layers)],
+        "norm": layer_norm_params(D),
+        "head": linear_params(D, config.classes, ("embed", "vocab"), init=zeros),
+    }
+
+
+def block_params(config):
+    D, F = config.dim, config.hidden or 4 * config.dim
+    return {**norms(D), **attention_params(D, config.heads, None, None), **mlp_params(D, F, None, None)}
+
+
+def vit(params, config, images, *, key=None):
+    """Logits [B,classes] of float images [B,Y,X,C], Y = X = config.size. `key`: dropout. UserError for other sizes."""
+    x, _ = hidden(params, config, images, key=key)
+    with jax.named_scope("head"):
+        return linear(params["head"], x[:, 0])
+
+
+def vit_loss(params, config, batch, key, carry):
+    """Summed cross entropy in nats: (sum, (weight, {"accuracy": summed}, carry)).
+
+    `batch`: images [B,Y,X,C], labels int [B], and weights [B] where some images count less.
+    """
+    logits, labels = vit(params, config, batch["images"], key=key), batch["labels"]
+    with jax.named_scope("loss"):
+        weights = batch.get("weights", jnp.ones(labels.shape))
+        total, weight = cross_entropy(logits, labels, weights)
+        right = (weights * (logits.argmax(-1) == labels)).sum()
+    return total, (weight, {"accuracy": right}, carry)
+
+
+def hidden(params, config, images, *, key=None, weights=False):
+    """The normalised last layer [B,1+N,D], the class token first, and of each block its attention's weights
+    float32 [B,H,1+N,1+N] where they are asked for, else None."""
+    rate = config.dropout
+    with jax.named_scope("embed"):
+        x = linear(params["embed"]["patch"], patches(images, config), inputs=3)
+        first = jnp.broadcast_to(params["embed"]["class"][None, None].astype(x.dtype), (len(x), 1, config.dim))
+        x = jnp.concatenate([first, x], axis=1) + params["embed"]["position"][None].astype(x.dtype)
+        x = dropout(fold(key, "embed"), x, rate)
+    norm, kept = partial(layer_norm, epsilon=config.epsilon), []
+
+    def attend(q, k, v, key):
+        seen = attention_weights(q, k) if weights else None
+        return attention(q, k, v, None, key=fold(key, 0), rate=rate), seen
+
+    for i, p in enumerate(params["blocks"]):
+        with jax.named_scope(f"block{i}"):
+            now = fold(key, "block", i)
+            x, seen = block(
+                p, x, partial(attend, key=now), norm=norm, mlp=partial(mlp, activation=gelu), rate=rate, key=now
+            )
+        kept.append(seen)
+    return norm(params["norm"], x), kept
+
+
+def gelu(x):
+    """By the error function, as the published weights were trained."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def patches(images, config):
+    """float images [B,Y,X,C] -> patches [B,N,P,P,C], row by row, in the config's dtype."""
+    B, Y, X, C = images.shape
+    if images.shape[1:] != (config.size, config.size, config.channels):
+        raise UserError(
+            f"images of {Y} x {X} pixels and {C} channels: expected {config.size} x {config.size} and "
+            f"{config.channels}; set model.size and model.channels to the data's"
+        )
+    P = config.patch
+    x = images.astype(config.dtype).reshape(B, Y // P, P, X // P, P, C)
+    return x.swapaxes(2, 3).reshape(B, -1, P, P, C)
+
+
+def attention_rollout(params, config, images):
+    """How much of the class token's answer came from each patch: float32 [B,Y/P,X/P] (Abnar & Zuidema 2020, eq. 1).
+
+    Each layer's weights, averaged over heads, are mixed half and half with the residual path and multiplied through the
+    layers. All patches and the class token itself add up to 1.
+    """
+    _, layers = hidden(params, config, images, weights=True)
+    identity = jnp.eye(layers[0].shape[-1])[None]
+    rollout = identity
+    for weights in layers:
+        rollout = (0.5 * weights.mean(1) + 0.5 * identity) @ rollout
+    side = config.size // config.patch
+    return rollout[:, 0, 1:].reshape(-1, side, side)
