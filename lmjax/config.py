@@ -25,6 +25,15 @@ def sized(config, vocab: int):
     return dataclasses.replace(config, vocab=vocab)
 
 
+def sized_pair(config, source: int, target: int):
+    """The config with the two vocabularies' numbers of types. UserError where it asks for others."""
+    for side, found in (("source", source), ("target", target)):
+        asked = getattr(config, f"{side}_vocab")
+        if asked not in (0, found):
+            raise UserError(f"model.{side}_vocab={asked}, and the tokenizer has {found} types: leave it at 0")
+    return dataclasses.replace(config, source_vocab=source, target_vocab=target)
+
+
 @dataclass(frozen=True)
 class GPT:
     """A decoder-only Transformer, pre-norm: GPT-2 (Radford et al. 2019) by default, and by its choices the Llama family
@@ -114,10 +123,10 @@ class Seq2Seq:
 class ViT:
     """An image classifier on patches (Dosovitskiy et al. 2021). ViT-B/16: 224, 16, 3, 1000, 12, 12, 768."""
 
-    size: int = setting(28, "rows and columns of an image, in pixels; a multiple of patch", low=1)
-    patch: int = setting(7, "rows and columns of a patch", low=1)
+    size: int = setting(0, "rows and columns of an image, in pixels, a multiple of patch; 0 takes the data's", low=0)
+    patch: int = setting(4, "rows and columns of a patch", low=1)
     channels: int = setting(1, "numbers a pixel", low=1)
-    classes: int = setting(10, "kinds of images", low=2)
+    classes: int = setting(0, "kinds of images; 0 takes the data's", low=0)
     layers: int = setting(4, "blocks", low=1)
     heads: int = setting(4, "attention heads a block", low=1)
     dim: int = setting(64, "width D of the residual stream; a multiple of heads", low=1)

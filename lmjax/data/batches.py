@@ -8,6 +8,9 @@ A batch is a dict of arrays with the batch's axis first:
     start    bool[B]       where rows continue from step to step: True where the carried state begins anew
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from lmjax.errors import UserError
@@ -127,6 +130,120 @@ def evaluation_windows(tokens, context: int, batch: int):
     rows = np.arange(batch) * context
     return (_rows(tokens, at + rows, np.minimum(at + rows + context, targets), context)
             for at in range(0, targets, batch * context))
+
+
+class Bucketed(NamedTuple):
+    """Sentence pairs in batches of similar length: `batch(step)`, the steps of an epoch, the lengths that batches are
+    padded to, and the target tokens of a mean step."""
+
+    batch: Callable[[int], dict]
+    steps: int
+    lengths: tuple[int, ...]
+    tokens: float
+
+
+def bucketed(source, target, begin: int, *, rows: int = 0, budget: int = 0, multiple: int = 8, shapes: int = 6, seed=0):
+    """Pairs of sentences by length, in few shapes: a `Bucketed`.
+
+    source, target: int[N] arrays with the end-of-sentence last. A pair's length is that of its longer side; pairs of
+    similar length make a bucket, at most `shapes` of them, cut where padding is least. A batch takes `rows` pairs of
+    one bucket, or as many as `budget` tokens hold, a multiple of `multiple`; buckets, and pairs in them, come in an
+    order drawn from (seed, epoch). Every pair is seen once an epoch: a bucket's last batch is filled with empty rows.
+
+    A batch: source int32[B,L] and seen bool[B,L]; tokens (after `begin`), targets int32[B,L] and weights float32[B,L].
+    """
+    lengths = np.maximum([len(s) for s in source], [len(t) for t in target])
+    ends = cut_lengths(lengths, shapes)
+    place = np.searchsorted(ends, lengths)
+    members = [np.flatnonzero(place == b) for b in range(len(ends))]
+    sizes = [rows or max(budget // end // multiple, 1) * multiple for end in ends]
+    plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), sizes[b])]
+    known = {}  # the order of the last epoch asked for: only a memory of f(seed, epoch)
+
+    def order(epoch):
+        if epoch not in known:
+            known.clear()
+            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            known[epoch] = [rng.permutation(who) for who in members], rng.permutation(len(plan))
+        return known[epoch]
+
+    def at(step: int) -> dict:
+        shuffled, turns = order(step // len(plan))
+        b, first = plan[turns[step % len(plan)]]
+        return pair_batch(source, target, begin, shuffled[b][first : first + sizes[b]], sizes[b], int(ends[b]))
+
+    return Bucketed(at, len(plan), tuple(map(int, ends)), sum(map(len, target)) / len(plan))
+
+
+def sorted_batches(source, target, begin: int, rows: int, shapes: int = 6):
+    """All pairs by rising length, for evaluation: an iterator of (numbers of the pairs, batch), `rows` of them each."""
+    lengths = np.maximum([len(s) for s in source], [len(t) for t in target])
+    ends, by_length = cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
+    place = np.searchsorted(ends, lengths[by_length])
+    for b, end in enumerate(ends):
+        who = by_length[place == b]
+        for first in range(0, len(who), rows):
+            some = who[first : first + rows]
+            yield some, pair_batch(source, target, begin, some, rows, int(end))
+
+
+def pair_batch(source, target, begin: int, who, rows: int, length: int) -> dict:
+    """The pairs numbered `who` in a batch of `rows` rows of `length` places."""
+    batch = {name: np.zeros((rows, length), np.int32) for name in ("source", "tokens", "targets")}
+    seen, weights = np.zeros((rows, length), bool), np.zeros((rows, length), np.float32)
+    for row, i in enumerate(who):
+        s, t = source[i], target[i]
+        batch["source"][row, : len(s)], seen[row, : len(s)] = s, True
+        batch["tokens"][row, 0], batch["tokens"][row, 1 : len(t)] = begin, t[:-1]
+        batch["targets"][row, : len(t)], weights[row, : len(t)] = t, 1.0
+    return batch | {"seen": seen, "weights": weights}
+
+
+def cut_lengths(lengths, most: int) -> np.ndarray:
+    """At most `most` lengths to pad to, rising, that together pad the least: int array, the last is the longest.
+
+    By dynamic programming over the lengths that occur.
+    """
+    values, counts = np.unique(lengths, return_counts=True)
+    below = np.concatenate([[0], np.cumsum(counts)])
+    n = len(values)
+    # cost[j]: places that the shortest j lengths take in the buckets so far; last[k][j]: where the last of k+1 begins.
+    cost = below * np.concatenate([[0], values])
+    last = [np.zeros(n + 1, int)]
+    for _ in range(1, min(most, n)):
+        joined = [cost[: j + 1] + (below[j] - below[: j + 1]) * values[max(j - 1, 0)] for j in range(n + 1)]
+        last.append(np.array([int(np.argmin(x)) for x in joined]))
+        cost = np.array([x.min() for x in joined])
+    ends, j = [], n
+    for begins in reversed(last):
+        if j:
+            ends.append(values[j - 1])
+            j = begins[j]
+    return np.array(ends[::-1])
+
+
+def shuffled(count: int, batch: int, seed: int):
+    """Which examples a step takes: `(order(step) -> int64[batch], steps_per_epoch)`.
+
+    The epochs' permutations of `count` examples follow each other without a gap, so each comes once an epoch and a step
+    may hold the end of one epoch and the beginning of the next.
+    """
+    known = {}  # the last permutations, only a memory of f(seed, epoch)
+
+    def permutation(epoch: int) -> np.ndarray:
+        if epoch not in known:
+            if len(known) > 2:
+                known.clear()
+            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            known[epoch] = rng.permutation(count)
+        return known[epoch]
+
+    def order(step: int) -> np.ndarray:
+        at = step * batch + np.arange(batch)
+        epochs = range(at[0] // count, at[-1] // count + 1)
+        return np.concatenate([permutation(epoch) for epoch in epochs])[at - epochs[0] * count]
+
+    return order, -(-count // batch)
 
 
 def _checked(tokens, least: int, what: str) -> np.ndarray:

@@ -181,7 +181,7 @@ def test_images_of_another_size_are_one_line():
     with pytest.raises(UserError, match=r"images of 12 x 10 pixels and 3 channels: expected 12 x 12 and 3"):
         vit(start(), SMALL, jnp.zeros((1, 12, 10, 3)))
     with pytest.raises(ValueError, match=r"model.size=28 is not a multiple of model.patch=5"):
-        config.ViT(patch=5)
+        config.ViT(size=28, patch=5)
 
 
 def test_a_batch_is_learnt_by_heart():
