@@ -75,6 +75,29 @@ def _gelu_backward(x, dy):
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
+@jax.custom_vjp
+def exact_gelu(x):
+    """x times the normal distribution function of x, by the error function as in BERT and ViT. Keeps x alone.
+
+    jax.nn.gelu takes erfc, exact in the far tail too; XLA on CPU needs nearly three times as long for it.
+    """
+    h = x.astype(jnp.float32)
+    return (h * _normal_cdf(h)).astype(x.dtype)
+
+
+def _normal_cdf(h):
+    return 0.5 * (1 + jax.lax.erf(h * math.sqrt(0.5)))
+
+
+def _exact_gelu_backward(x, dy):
+    h = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
+    return ((dy * (_normal_cdf(h) + h * density)).astype(x.dtype),)
+
+
+exact_gelu.defvjp(lambda x: (exact_gelu(x), x), _exact_gelu_backward)
+
+
 def embedding(table, tokens, dtype=jnp.float32):
     """Rows of `table` [V,D] for int `tokens` [...]: [..., D]."""
     return table[tokens].astype(dtype)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from flax import linen
 
 from lmjax import param
-from lmjax.nn.linear import embedding, gelu, linear, linear_params, product
+from lmjax.nn.linear import embedding, exact_gelu, gelu, linear, linear_params, product
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -60,6 +61,14 @@ def test_gelu_is_jax_nn_and_its_gradient_exact():
     np.testing.assert_allclose(slope, (1 + t) / 2 + x * (1 - t * t) * c * (1 + 3 * a * x * x) / 2, atol=5e-6)
     assert np.isnan(gelu(jnp.nan))
     assert np.isnan(jax.grad(gelu)(jnp.array(jnp.nan)))
+
+
+def test_exact_gelu_is_x_times_the_normal_distribution_function_and_so_its_gradient():
+    x = np.concatenate([np.linspace(-12, 12, 2001), [-1e4, 1e4, 0.0]])
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(exact_gelu)))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(value, x * scipy.stats.norm.cdf(x), atol=2e-6)
+    np.testing.assert_allclose(slope, scipy.stats.norm.cdf(x) + x * scipy.stats.norm.pdf(x), atol=2e-6)
+    assert exact_gelu(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_embedding_picks_rows_and_its_gradient_adds_them_up():
