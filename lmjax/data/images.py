@@ -57,16 +57,17 @@ class Pictures:
 def load_images(data: str, data_dir=None) -> Pictures:
     """Read a set of images by name or path.
 
-    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries; the last 360 are the test set), "mnist", or the
-    path of a folder with four IDX files named as MNIST's, plain or .gz. The validation split is cut from the end of
-    training: 5,000 of MNIST's, a sixth of any other.
+    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries), "mnist", or the path of a folder with four IDX
+    files named as MNIST's, plain or .gz. The digits have no test set: it is the last 360 in a random order, the same
+    every time, so that the same hands wrote both. The validation split is cut from the end of training: 5,000 of
+    MNIST's, a sixth of any other.
     data_dir: where MNIST is looked for before it is downloaded; LMJAX_DATA is the default.
 
     Raises UserError for a name or path that is not there, a file that is not the official, damaged or truncated IDX
     files, and images and labels that do not belong together.
     """
     if data == "digits":
-        whole = _digits()
+        whole = _digits()[np.random.default_rng(0).permutation(DIGITS)]
         return _pictures("digits", whole[:-TEST], whole[-TEST:], (DIGITS - TEST) // 6)
     if data == "mnist":
         content = {file.name: _idx_of(content, f"mnist {file.name}") for file, content in _official(data_dir)}
