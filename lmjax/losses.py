@@ -3,26 +3,32 @@
 N tokens (any leading axes), D width, V vocabulary.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 
-def cross_entropy(logits, targets, weights=None):
-    """Negative log-likelihood in nats of `targets` [...] under `logits` [..., V]: (weighted sum, sum of weights)."""
+def cross_entropy(logits, targets, weights=None, smoothing=0.0):
+    """Negative log-likelihood in nats of `targets` [...] under `logits` [..., V]: (weighted sum, sum of weights).
+
+    smoothing: share of each target that is spread over all V (Szegedy et al. 2016, section 7).
+    """
     logits, targets = logits.astype(jnp.float32).reshape(-1, logits.shape[-1]), targets.reshape(-1)
     picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-    return _weighted(jax.nn.logsumexp(logits, axis=-1) - picked, weights)
+    spread = smoothing * (picked - logits.mean(-1))
+    return _weighted(jax.nn.logsumexp(logits, axis=-1) - picked + spread, weights)
 
 
-def linear_cross_entropy(x, w, b, targets, weights=None):
-    """`cross_entropy(x @ w + b, targets, weights)`, differentiated by hand: one array of size [N,V] is kept, not two.
+def linear_cross_entropy(x, w, b, targets, weights=None, smoothing: float = 0.0):
+    """`cross_entropy(x @ w + b, ...)`, differentiated by hand: one array of size [N,V] is kept, not two.
 
     x [...,D], w [D,V], b [V] or None. Products are taken in x's type and summed in float32, as is all else. For
     training; it has no second derivative.
     """
     w = w.astype(x.dtype)
-    nll = _linear_nll(x.reshape(-1, x.shape[-1]), w, b if b is None else b.astype(jnp.float32), targets.reshape(-1))
-    return _weighted(nll, weights)
+    b = b if b is None else b.astype(jnp.float32)
+    return _weighted(_linear_nll(x.reshape(-1, x.shape[-1]), w, b, targets.reshape(-1), smoothing), weights)
 
 
 def _weighted(nll, weights):
@@ -31,26 +37,30 @@ def _weighted(nll, weights):
     return (nll * weights.reshape(-1)).sum(), weights.sum()
 
 
-@jax.custom_vjp
-def _linear_nll(x, w, b, targets):
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _linear_nll(x, w, b, targets, smoothing):
     """x [N,D], w [D,V], b [V] or None, targets int[N] -> float32[N]."""
-    return _linear_nll_forward(x, w, b, targets)[0]
+    return _linear_nll_forward(x, w, b, targets, smoothing)[0]
 
 
-def _linear_nll_forward(x, w, b, targets):
+def _linear_nll_forward(x, w, b, targets, smoothing):
     scores = _product(x, w) if b is None else _product(x, w) + b[None]
     top = scores.max(axis=-1, keepdims=True)
     likelihood = jnp.exp(scores - top)  # the softmax before its division, which is left to smaller arrays
     total = likelihood.sum(axis=-1)
-    picked = jnp.take_along_axis(scores, targets[:, None], axis=-1)
-    nll = jnp.log(total) + (top - picked)[:, 0]
+    picked = jnp.take_along_axis(scores, targets[:, None], axis=-1)[:, 0]
+    nll = jnp.log(total) + top[:, 0] - picked
+    if smoothing:
+        nll += smoothing * (picked - scores.mean(-1))
     return nll, (x, w, b, likelihood.astype(x.dtype), total, targets)
 
 
-def _linear_nll_backward(saved, dnll):
+def _linear_nll_backward(smoothing, saved, dnll):
     x, w, b, likelihood, total, targets = saved
-    # d nll / d scores = softmax - onehot = (likelihood - total onehot) / total
-    dscores = likelihood.at[jnp.arange(len(targets)), targets].add(-total.astype(x.dtype))
+    # d nll / d scores = softmax - target = (likelihood - total target) / total, target = onehot or smoothed
+    mass = total.astype(x.dtype)
+    likelihood = likelihood - (mass * (smoothing / w.shape[1]))[:, None] if smoothing else likelihood
+    dscores = likelihood.at[jnp.arange(len(targets)), targets].add(-mass * (1 - smoothing))
     scale = (dnll / total).astype(x.dtype)
     dx = _product(dscores, w.T).astype(x.dtype) * scale[:, None]
     dw = _product((x * scale[:, None]).T, dscores).astype(w.dtype)

@@ -162,7 +162,12 @@ def _mismatch(file: File, content: bytes) -> str:
 def _fetch(file: File) -> bytes:
     print(f"downloading {file.name} ({file.bytes / 1e6:.1f} MB) from {file.url}", file=sys.stderr, flush=True)
     with urllib.request.urlopen(file.url, timeout=20) as response:
-        return response.read(file.bytes + 1)  # one more than expected tells a longer file without taking all of it
+        packed = file.url.endswith(".gz") and not file.name.endswith(".gz")
+        content = gzip.GzipFile(fileobj=response) if packed else response
+        try:
+            return content.read(file.bytes + 1)  # one more than expected tells a longer file without taking all of it
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"damaged on its way: {error}") from None
 
 
 def _keep(path: Path, content: bytes) -> None:

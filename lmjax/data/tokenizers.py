@@ -123,7 +123,7 @@ class BPE:
         """Learn merges until there are `size` tokens, with the bytes and <|endoftext|>. UserError where size < 257."""
         if size < 257:
             raise UserError(f"a vocabulary of {size} is too small: expected at least 257, the bytes and {END}")
-        library = _library()
+        library = tokenizers_library()
         tokenizer = _byte_level(library.models.BPE())
         trainer = library.trainers.BpeTrainer(
             vocab_size=size, special_tokens=[END], show_progress=False,
@@ -133,7 +133,7 @@ class BPE:
 
     @functools.cached_property
     def _tokenizer(self):
-        return _library().Tokenizer.from_str(self.json)
+        return tokenizers_library().Tokenizer.from_str(self.json)
 
     @property
     def vocab(self) -> int:
@@ -150,6 +150,15 @@ class BPE:
         pieces = _pieces(text) if _is_byte_level(tokenizer) else [text]
         found = tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
         return np.concatenate([np.asarray(piece.ids, np.int32) for piece in found] or [np.zeros(0, np.int32)])
+
+    def encode_lines(self, lines) -> list[np.ndarray]:
+        """int32 ids of each line by itself."""
+        found = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
+        return [np.asarray(line.ids, np.int32) for line in found]
+
+    def id(self, token: str) -> int | None:
+        """The id of a token as it stands in the vocabulary, None where it does not."""
+        return self._tokenizer.token_to_id(token)
 
     def decode(self, ids) -> str:
         return self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -217,7 +226,7 @@ def load(path) -> Tokenizer:
 def _gpt2(vocabulary: Path, merges: Path) -> BPE:
     if not merges.is_file():
         raise UserError(f"tokenizer {vocabulary} needs {merges.name} beside it, which is not there")
-    library = _library()
+    library = tokenizers_library()
     try:
         model = library.models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises bare Exception
@@ -230,7 +239,7 @@ def _gpt2(vocabulary: Path, merges: Path) -> BPE:
 
 def _checked(description: str) -> str:
     """The same tokenizer in the form the library itself writes. ValueError where it is none."""
-    library = _library()
+    library = tokenizers_library()
     try:
         return library.Tokenizer.from_str(description).to_str()
     except Exception as error:  # the library raises bare Exception
@@ -241,7 +250,8 @@ def _is_vocabulary(words: list) -> bool:
     return all(isinstance(word, str) for word in words) and "<unk>" in words and len(set(words)) == len(words)
 
 
-def _library():
+def tokenizers_library():
+    """The tokenizers library. UserError where it is not installed."""
     try:
         import tokenizers
     except ImportError:
@@ -250,7 +260,7 @@ def _library():
 
 
 def _byte_level(model):
-    library = _library()
+    library = tokenizers_library()
     tokenizer = library.Tokenizer(model)
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = library.decoders.ByteLevel()
@@ -259,7 +269,7 @@ def _byte_level(model):
 
 def _is_byte_level(tokenizer) -> bool:
     before = tokenizer.pre_tokenizer
-    return (isinstance(before, _library().pre_tokenizers.ByteLevel) and not before.add_prefix_space
+    return (isinstance(before, tokenizers_library().pre_tokenizers.ByteLevel) and not before.add_prefix_space
             and tokenizer.normalizer is None)
 
 

@@ -144,13 +144,27 @@ def fit(
     )  # fmt: skip
     began = time.perf_counter()
     train_step, first = strategy.compile(step), strategy.batch(batch(start))
-    work = preflight.flops(train_step, state, first, key)
-    compiled = train_step.lower(state, first, key).compile()
+    programs, taken = {}, []
+
+    def program(batch):
+        """(compiled step, its FLOPs) for batches of this shape: sentence pairs come in a few."""
+        shape = tuple(x.shape for x in jax.tree.leaves(batch))
+        if shape not in programs:
+            work = preflight.flops(train_step, state, batch, key)
+            programs[shape] = train_step.lower(state, batch, key).compile(), work
+        return programs[shape]
+
+    compiled, work = program(first)
     seconds = time.perf_counter() - began
     session.say(preflight.preflight(compiled, param.count(specs), strategy.devices, strategy.name, seconds, work))
     if config.dry_run:
         raise SystemExit(0)
     began = time.perf_counter()
+
+    def launch(state, batch, key):
+        compiled, work = program(batch)
+        taken.append(work)
+        return compiled(state, batch, key)
 
     with Log(session.workdir, steps, tokens_per_step, config.quiet) as log, checkpoints:
         log.resume(start)
@@ -182,7 +196,7 @@ def fit(
 
         hooks = loop.Hooks(log.train, validate, save, progress, session.interrupt)
         state = loop.train(
-            compiled,
+            launch,
             state,
             lambda i: strategy.batch(batch(i)),
             key,
@@ -198,7 +212,14 @@ def fit(
         checkpoints.wait()
         log.curves()
     seconds = before + (time.perf_counter() - began if start < steps else 0.0)
+    work = sum(taken) / len(taken) if taken else work
     return Outcome(weights(state), history, seconds, work * steps, param.count(specs))
+
+
+def best_params(session: Session, specs):
+    """The weights of the best checkpoint by validation loss, of a run that averages none."""
+    found = Checkpoints(session.workdir / "checkpoints", best="min").restore_params(param.shapes(specs), which="best")
+    return jax.device_put(found[1])
 
 
 def tracer(folder, start: int, first=20, last=25):

@@ -41,6 +41,16 @@ def warmup_cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0):
     return schedule
 
 
+def inverse_square_root(peak: float, warmup: int):
+    """Linear from 0 to `peak` over `warmup` steps, then falling as 1 / sqrt(step) (Vaswani et al. 2017, eq. 3)."""
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32) + 1
+        return peak * jnp.minimum(step / warmup, jnp.sqrt(warmup / step))
+
+    return schedule
+
+
 def epoch_decay(start: float, factor: float, steps_per_epoch: int, flat: int):
     """`start` for the first `flat` epochs, then multiplied by `factor` at each epoch (Zaremba et al. 2014)."""
 
@@ -89,6 +99,26 @@ def polyak() -> Averaging:
         n = jnp.where(average["since"] < 0, 1, step - average["since"] + 1).astype(jnp.float32)
         mean = jax.tree.map(lambda m, p: m + (p - m) / n, average["mean"], params)
         return {"mean": mean, "since": average["since"]}
+
+    return Averaging(init, update, lambda average: average["mean"])
+
+
+def last_snapshots(count: int, every: int, steps: int) -> Averaging:
+    """The mean of the weights after the last `count` multiples of `every` steps up to `steps`, the weights themselves
+    before the first of them.
+
+    What averaging the last checkpoints gives (Vaswani et al. 2017, section 6.1), in the memory of one.
+    """
+
+    def init(params):
+        return {"mean": jax.tree.map(jnp.copy, params), "count": jnp.zeros((), jnp.int32)}
+
+    def update(average, params, step):
+        now = jnp.asarray(step, jnp.int32) + 1
+        due = (now % every == 0) & (now > (steps // every - count) * every)
+        n, share = average["count"], jnp.where(due, 1 / (average["count"] + 1), 0.0)
+        mean = jax.tree.map(lambda m, p: jnp.where(n == 0, p, m + (p - m) * share), average["mean"], params)
+        return {"mean": mean, "count": n + due}
 
     return Averaging(init, update, lambda average: average["mean"])
 

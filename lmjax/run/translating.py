@@ -1,0 +1,100 @@
+"""A trained translator from its workdir, and what it says: for translate.py and the end of translate_multi30k.py."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lmjax import config, param
+from lmjax.data import batches, pairs, tokenizers
+from lmjax.decode.beam import BeamDecoder, beam
+from lmjax.errors import UserError
+from lmjax.models import seq2seq
+from lmjax.run.settings import from_json
+from lmjax.run.workdir import stored
+from lmjax.train.checkpoint import Checkpoints
+
+TOKENS = {"moses": pairs.moses, "spacy": pairs.spacy, "spaces": pairs.spaces}
+
+
+class Translator(NamedTuple):
+    """A model's parameters and config, the vocabularies of its two languages, and how a source line becomes tokens."""
+
+    params: Any
+    model: Any
+    source: Any
+    target: Any
+    tokens: Callable[[str], str]
+
+
+@cache  # the compiled programs hang on its identity
+def beam_decoder(model) -> BeamDecoder:
+    """How to search with a model of this config."""
+
+    def start(params, inputs, width, room):
+        return seq2seq.start_cache(params, model, *inputs, width, room)
+
+    return BeamDecoder(start, lambda params, cache, tokens: seq2seq.step(params, model, cache, tokens), seq2seq.select)
+
+
+def translate(
+    translator: Translator, lines: Sequence[str], *, width: int = 5, alpha: float = 0.6, rows: int = 64,
+    check=lambda: None,
+) -> list[str]:  # fmt: skip
+    """The translation of each tokenised line, as tokens with spaces between.
+
+    width: of the beam; 1 is greedy. alpha: of GNMT's length penalty. A translation has at most 1.5 times the tokens of
+    its source and ten more.
+    """
+    source = pairs.encode(translator.source, lines)
+    begin, end = translator.target.id(pairs.BEGIN), translator.target.id(pairs.END)
+    fits(translator.model, source, lines)
+    program, said = beam_decoder(translator.model), [""] * len(lines)
+    empty = [np.zeros(0, np.int32)] * len(lines)
+    for who, batch in batches.sorted_batches(source, empty, begin, rows):
+        length = batch["source"].shape[1]
+        room = longest(translator.model, length)
+        limit = np.minimum(longest(translator.model, batch["seen"].sum(1)), room).astype(np.int32)
+        found = beam(
+            program, translator.params, (batch["source"], batch["seen"]), limit,
+            width=width, room=int(room), begin=begin, end=end, alpha=alpha,
+        )  # fmt: skip
+        for i, ids in zip(who, jax.device_get(found.tokens[:, 0]), strict=False):
+            said[i] = pairs.words(translator.target, ids)
+        check()
+    return said
+
+
+def longest(model, length):
+    """The most tokens a translation of `length` may have."""
+    most = np.asarray(1.5 * length + 10, np.int32)
+    return np.minimum(most, model.context) if model.positions == "learned" else most
+
+
+def fits(model, sentences, lines):
+    """UserError for the first sentence that is longer than the model's learned positions."""
+    for ids, line in zip(sentences, lines, strict=True):
+        if model.positions == "learned" and len(ids) > model.context:
+            raise UserError(
+                f"a sentence of {len(ids)} tokens, {line[:40]!r}..., and the model has {model.context} positions: "
+                "split it, or train with a larger --model.context"
+            )
+
+
+def load(workdir: str, which="best") -> Translator:
+    """The translator of a run of translate_multi30k; `which` checkpoint: "best" by validation loss, or "last"."""
+    run = stored(workdir)
+    if run["experiment"] != "translate_multi30k":
+        raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of translate_multi30k")
+    settings = run["config"]
+    model = from_json(config.Seq2Seq, settings.get("model"), f"{workdir}/config.json")
+    source, target = (tokenizers.load(Path(workdir) / f"{side}.json") for side in ("source", "target"))
+    model = config.sized_pair(model, source.vocab, target.vocab)
+    folder = Checkpoints(Path(workdir) / "checkpoints", best="min")
+    found = folder.restore_params(param.shapes(seq2seq.seq2seq_params(model)), which=which)
+    if found is None:
+        raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
+    return Translator(jax.device_put(found[1]), model, source, target, TOKENS[settings["tokens"]](settings["source"]))
