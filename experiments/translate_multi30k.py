@@ -59,7 +59,7 @@ PRESETS = {
         "help": "4+4 layers, d 128, joint BPE: published BLEU 41.02, 33.36, 29.88",
         "source": "en", "target": "de", "tokens": "moses", "vocab": 10_000, "model.layers": 4, "model.heads": 4,
         "model.dim": 128, "model.hidden": 256, "model.shared": True, "model.dropout": 0.3, "rows": 0,
-        "epochs": 60, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
+        "epochs": 50, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
         "beam": 5,
     },
 }  # fmt: skip
