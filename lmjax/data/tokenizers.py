@@ -241,7 +241,10 @@ def _checked(description: str) -> str:
     """The same tokenizer in the form the library itself writes. ValueError where it is none."""
     library = tokenizers_library()
     try:
-        return library.Tokenizer.from_str(description).to_str()
+        tokenizer = library.Tokenizer.from_str(description)
+        tokenizer.no_padding()  # some files ask for rows of one length: what is asked for here are a text's tokens
+        tokenizer.no_truncation()
+        return tokenizer.to_str()
     except Exception as error:  # the library raises bare Exception
         raise ValueError(str(error)) from None
 

@@ -73,10 +73,10 @@ def save(folder, params, model, tokenizer=None, *, dtype: str = "float32", templ
     such model. A tokenizer of characters or words is kept in our own form, which `load` reads and transformers does
     not.
     """
-    kind, specs, params, model = _exported(model, params)
+    kind, specs, params, model = exported(model, params)
     family = FAMILIES[kind]
     flat = {}
-    param.map_params(lambda path, _: flat.update({path: _leaf(params, path)}), specs)
+    param.map_params(lambda path, _: flat.update({path: leaf(params, path)}), specs)
     tensors = tables.write(specs, flat, family.table, tables.sizes(model, _classes(model, params)))
     described = {"model_type": kind, "dtype": dtype, "torch_dtype": dtype, **family.write(model, params)}
     folder = Path(folder).expanduser()
@@ -103,7 +103,7 @@ def chat_template(path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _exported(model, params):
+def exported(model, params):
     """(model type, specs of the parameters to write, params, config) as one of transformers' model types has them."""
     if isinstance(model, config.GPT):
         if model.scan:
@@ -132,7 +132,7 @@ def _exported_gpt(model: config.GPT, params):
     if parts == ("learned", "layer", "gelu") and model.groups in (0, model.heads):
         model = dataclasses.replace(model, bias=True, groups=0)  # GPT-2 has biases: zeros where ours has none
         specs = gpt.gpt_params(model)
-        full = param.map_params(lambda path, spec: _leaf(params, path, np.zeros(spec.shape, np.float32)), specs)
+        full = param.map_params(lambda path, spec: leaf(params, path, np.zeros(spec.shape, np.float32)), specs)
         return "gpt2", specs, full, model
     raise UserError(
         f"model.positions={model.positions}, norm={model.norm}, activation={model.activation}, groups={model.groups}, "
@@ -140,7 +140,7 @@ def _exported_gpt(model: config.GPT, params):
     )
 
 
-def _leaf(params, path: str, default=None) -> np.ndarray:
+def leaf(params, path: str, default=None) -> np.ndarray:
     at = params
     for part in path.split("/"):
         if isinstance(at, dict) and part not in at and default is not None:

@@ -1,4 +1,4 @@
-"""A trained language model from its workdir, ready to be asked: what generate.py and the end of an experiment need."""
+"""A trained model from its workdir or as published, ready to be asked: what generate.py and the end of a run need."""
 
 import functools
 from pathlib import Path
@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from lmjax import config, param
 from lmjax.data import tokenizers
 from lmjax.decode.sample import Decoder, bucket, generate, pad
 from lmjax.errors import UserError
-from lmjax.models import gpt, lstm_lm
+from lmjax.interop.chat import END, chatml
+from lmjax.interop.published import load as read_published
+from lmjax.models import bert, gpt, lstm_lm
 from lmjax.nn.xla import written
 from lmjax.run.settings import from_json
 from lmjax.run.workdir import stored
@@ -20,11 +23,12 @@ from lmjax.train.checkpoint import Checkpoints
 
 
 class Trained(NamedTuple):
-    """A model's parameters, its config (config.GPT or config.LSTM) and its tokenizer."""
+    """A model's parameters, its config, its tokenizer, and of a chat model the template of its conversations."""
 
     params: Any
     model: Any
     tokenizer: Any
+    template: str | None = None
 
 
 def load(workdir: str, which="best") -> Trained:
@@ -44,6 +48,17 @@ def load(workdir: str, which="best") -> Trained:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
     _, params, _ = found
     return Trained(jax.device_put(params), model, tokenizer)
+
+
+def published(where: str) -> Trained:
+    """A GPT of others: a Hugging Face folder, a GGUF file, or a package with weights; see interop/published.py."""
+    found = read_published(where)
+    if not isinstance(found.model, config.GPT):
+        raise UserError(f"--model={where} is a {type(found.model).__name__}, which writes no text: expected a GPT")
+    if found.tokenizer is None:
+        raise UserError(f"--model={where} has no tokenizer that lmjax can read: expected tokenizer.json, or vocab.json "
+                        "and merges.txt, or in a GGUF file GPT-2's or SmolLM's")
+    return Trained(*found)
 
 
 @functools.cache  # the compiled programs hang on its identity
@@ -90,9 +105,9 @@ def lstm_decoder(model: config.LSTM) -> Decoder:
 
 
 def complete(
-    trained: Trained, prompts: list[str], count: int, *, key, temperature=1.0, top_k=0, top_p=1.0
+    trained: Trained, prompts: list[str], count: int, *, key, temperature=1.0, top_k=0, top_p=1.0, end=None
 ) -> list[str]:
-    """`count` tokens of continuation for each prompt, as text."""
+    """`count` tokens of continuation for each prompt, as text; fewer where the token `end` comes before."""
     model, tokenizer = trained.model, trained.tokenizer
     encoded = [tokenizer.encode(prompt) for prompt in prompts]
     if min(map(len, encoded)) == 0:
@@ -103,10 +118,49 @@ def complete(
     new = generate(
         program, trained.params, tokens, valid, key,
         room=bucket(count), count=count, temperature=temperature, top_k=top_k, top_p=top_p,
+        end=-1 if end is None else end,
     )  # fmt: skip
 
     def behind(prompt, row):
+        row = row if end is None else row[: np.flatnonzero(np.append(row, end) == end)[0]]
         # Decoded together: between words stands a space, and a byte pair may be half a character.
         return tokenizer.decode([*prompt, *row])[len(tokenizer.decode(prompt)) :]
 
     return [behind(prompt, row) for prompt, row in zip(encoded, jax.device_get(new)[:, :count], strict=True)]
+
+
+def answer(trained: Trained, messages: list[tuple[str, str]], count: int, *, samples: int = 1, **settings) -> list[str]:
+    """What a chat model says to messages (role, text): `samples` answers of at most `count` tokens.
+
+    settings: as of `complete`. UserError where the model has no chat template of the ChatML kind.
+    """
+    prompt = chatml(messages, trained.template)
+    return complete(trained, [prompt] * samples, count, end=trained.tokenizer.id(END), **settings)
+
+
+def embed(trained: Trained, texts: list[str], *, limit: int = 256, batch: int = 32) -> np.ndarray:
+    """Unit vectors float32 [N,D] of texts by a BERT such as MiniLM; of a text its first `limit` tokens.
+
+    UserError where the model is no BERT, or its tokenizer has no [CLS] and [SEP].
+    """
+    model, tokenizer = trained.model, trained.tokenizer
+    first, last = (tokenizer.id(word) if tokenizer else None for word in ("[CLS]", "[SEP]"))
+    if not isinstance(model, config.BERT) or first is None or last is None:
+        raise UserError(f"a {type(model).__name__} gives no vectors of texts: expected a BERT with its tokenizer")
+    limit = min(limit, model.context)
+    rows = [[first, *ids[: limit - 2], last] for ids in tokenizer.encode_lines(texts)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of like length share a batch
+    vectors = np.zeros((len(rows), model.dim), np.float32)
+    for start in range(0, len(rows), batch):
+        now = order[start : start + batch]
+        width = min(bucket(len(rows[now[-1]])), limit)
+        tokens, valid = np.zeros((batch, width), np.int32), np.zeros((batch, width), bool)
+        for at, i in enumerate(now):
+            tokens[at, : len(rows[i])], valid[at, : len(rows[i])] = rows[i], True
+        vectors[now] = sentences(trained.params["bert"], model, tokens, valid)[: len(now)]
+    return vectors
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def sentences(params, model, tokens, valid):
+    return bert.sentence_embedding(params, model, tokens, valid)
