@@ -219,17 +219,16 @@ def _describe_tokenizer(writer, tokenizer, template) -> None:
     if description.get("model", {}).get("type") != "BPE" or before is None or description.get("normalizer"):
         raise UserError(f"a GGUF of ours has a byte-level tokenizer with the cuts of {' or '.join(DIGITS)}: "
                         "leave this one out")
-    words = sorted(description["model"]["vocab"].items(), key=lambda item: item[1])
-    kinds = dict.fromkeys((word for word, _ in words), NORMAL)
-    for added in description["added_tokens"]:
-        kinds[added["content"]] = CONTROL if added["special"] else USER_DEFINED
-    ids = [number for _, number in words]
-    if ids != list(range(len(ids))) or len(kinds) != len(ids):
+    added = {token["content"]: token for token in description["added_tokens"]}
+    ids = description["model"]["vocab"] | {word: token["id"] for word, token in added.items()}
+    words = sorted(ids, key=ids.get)
+    if [ids[word] for word in words] != list(range(len(words))):
         raise UserError("the tokenizer's ids have gaps, which a GGUF cannot have: leave it out")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(before)
-    writer.add_token_list([word for word, _ in words])
-    writer.add_token_types(list(kinds.values()))
+    writer.add_token_list(words)
+    kinds = {word: CONTROL if token["special"] else USER_DEFINED for word, token in added.items()}
+    writer.add_token_types([kinds.get(word, NORMAL) for word in words])
     pairs = description["model"]["merges"]
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in pairs])
     if tokenizer.eos is not None:

@@ -376,8 +376,8 @@ def test_gpt2_is_transformers(seed, torch, transformers, tmp_path):
     rng, heads, _, dim, layers, hidden, vocab = sizes(seed)
     theirs = transformers.GPT2Config(
         vocab_size=vocab, n_positions=24, n_embd=dim, n_layer=layers, n_head=heads,
-        n_inner=hidden if seed % 2 else None, layer_norm_epsilon=float(rng.choice([1e-5, 1e-3])), tie_word_embeddings=bool(seed % 3),
-        bos_token_id=0, eos_token_id=0,
+        n_inner=hidden if seed % 2 else None, layer_norm_epsilon=float(rng.choice([1e-5, 1e-3])),
+        tie_word_embeddings=bool(seed % 3), bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model, params, ours = there_and_back(torch, transformers.GPT2LMHeadModel(theirs), tmp_path, seed)
     tokens = rng.integers(0, vocab, (2, int(rng.integers(1, 25))))
