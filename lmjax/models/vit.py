@@ -26,13 +26,15 @@ from lmjax.param import Param, normal, zeros
 
 
 def vit_params(config):
-    """Linear layers start at variance 1 / fan-in, tokens and positions at N(0, 0.02), the head at zero."""
+    """Linear layers start at variance 1 / fan-in, the class token at N(0, 0.02), the head at zero, positions at
+    N(0, 0.5), as large as what pixels from -1 to 1 give: from the paper's 0.02 small data finds the places late (the
+    digits of experiments/vit.py: 94 % of the validation images after 60 epochs, against 99 %)."""
     D, P = config.dim, config.patch
     return {
         "embed": {
             "patch": linear_params((P, P, config.channels), D, (None, None, None, "embed")),
             "class": Param((D,), ("embed",), normal(0.02)),
-            "position": Param((1 + (config.size // P) ** 2, D), (None, "embed"), normal(0.02)),
+            "position": Param((1 + (config.size // P) ** 2, D), (None, "embed"), normal(0.5)),
         },
         "blocks": [block_params(config) for _ in range(config.layers)],
         "norm": layer_norm_params(D),
