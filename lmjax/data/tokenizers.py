@@ -167,13 +167,30 @@ class BPE:
         _write(path, {"kind": "bpe", "tokenizer": json.loads(self.json)})
 
 
+def wordpiece(text: str, size: int = 8192, *, lower=True) -> BPE:
+    """BERT's tokenizer, learnt on `text` until there are `size` tokens, with its five marks (Devlin et al. 2019).
+
+    Words are taken apart at spaces and punctuation, in lower case without accents where `lower`; the first piece of a
+    word stands as it is, the others behind "##". UserError where size < 100.
+    """
+    if size < 100:
+        raise UserError(f"a vocabulary of {size} is too small: expected at least 100, letters and the marks")
+    library = tokenizers_library()
+    tokenizer = _bert(library.models.WordPiece(unk_token="[UNK]"), lower)
+    trainer = library.trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(MARKS), show_progress=False)
+    tokenizer.train_from_iterator(text.splitlines(), trainer)
+    return BPE(tokenizer.to_str())
+
+
 Tokenizer = Character | Word | BPE
 END = "<|endoftext|>"
 MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def choose(kind: str, text, size: int) -> Tokenizer:
-    """Make a tokenizer for a `Splits`: "character", "word", "bpe" of `size` tokens, or one already there, by its path.
+    """Make a tokenizer for a `Splits`: "character", "word", "bpe" or "wordpiece" of `size` tokens, or one already
+    there, by its path.
 
     Characters are taken from all splits, as nanoGPT takes them; words and merges from the train split.
     """
@@ -184,25 +201,32 @@ def choose(kind: str, text, size: int) -> Tokenizer:
             return Word.train(text.train)
         case "bpe":
             return BPE.train(text.train, size)
+        case "wordpiece":
+            return wordpiece(text.train, size)
     if not kind or not Path(kind).expanduser().exists():
-        raise UserError(f"tokenizer={kind}: expected character, word, bpe, or the path of a tokenizer that is there")
+        raise UserError(f"tokenizer={kind}: expected character, word, bpe, wordpiece, or the path of a tokenizer that "
+                        "is there")
     return load(kind)
 
 
 def load(path) -> Tokenizer:
-    """Read a tokenizer: ours as saved, the `tokenizers` library's tokenizer.json, or GPT-2's two files by the first.
+    """Read a tokenizer: ours as saved, the `tokenizers` library's tokenizer.json, GPT-2's two files by the first, or
+    BERT's vocab.txt.
 
-    path: a file, or the folder that holds tokenizer.json, vocab.json with merges.txt, or encoder.json with vocab.bpe.
+    path: a file, or the folder that holds tokenizer.json, vocab.json with merges.txt, encoder.json with vocab.bpe, or
+    vocab.txt. Of the last, words are in lower case where the list has no capital letter outside its marks.
     Raises UserError naming the path where it is not there or is none of these.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        names = ("tokenizer.json", *MERGES)
+        names = ("tokenizer.json", *MERGES, "vocab.txt")
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
             raise UserError(f"{path} holds no tokenizer: expected {' or '.join(names)}")
         path = found
     try:
+        if path.name == "vocab.txt":
+            return _words_of_bert(path, path.read_text(encoding="utf-8"))
         content = json.loads(path.read_text(encoding="utf-8"))
         match content:
             case {"kind": "character", "characters": str(characters)} if len(set(characters)) == len(characters) > 0:
@@ -235,6 +259,28 @@ def _gpt2(vocabulary: Path, merges: Path) -> BPE:
     if tokenizer.token_to_id(END) is not None:
         tokenizer.add_special_tokens([END])
     return BPE(tokenizer.to_str())
+
+
+def _words_of_bert(path: Path, content: str) -> BPE:
+    words = content.removesuffix("\n").split("\n")
+    missing = [mark for mark in MARKS if mark not in words]
+    if missing or len(set(words)) < len(words):
+        what = f"it lacks {', '.join(missing)}" if missing else "a token stands in it twice"
+        raise UserError(f"tokenizer {path} is no vocabulary of BERT's: {what}")
+    lower = not any(word != word.lower() for word in words if not re.fullmatch(r"\[.*\]", word))
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = _bert(tokenizers_library().models.WordPiece(vocabulary, unk_token="[UNK]"), lower)
+    tokenizer.add_special_tokens(list(MARKS))
+    return BPE(tokenizer.to_str())
+
+
+def _bert(model, lower: bool):
+    library = tokenizers_library()
+    tokenizer = library.Tokenizer(model)
+    tokenizer.normalizer = library.normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = library.decoders.WordPiece()
+    return tokenizer
 
 
 def _checked(description: str) -> str:
