@@ -21,13 +21,15 @@ from lmjax.errors import UserError
 
 @dataclass(frozen=True)
 class File:
-    """One file of a data set: `bytes` and `sha256` are those of its content after decompression."""
+    """One file of a data set: `bytes` and `sha256` are those of its content after decompression, in UTF-8 where `latin`
+    says that it lies at its URL in Latin-1."""
 
     split: str
     name: str
     url: str
     bytes: int
     sha256: str
+    latin: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ def _fetch(file: File) -> bytes:
         packed = file.url.endswith(".gz") and not file.name.endswith(".gz")
         content = gzip.GzipFile(fileobj=response) if packed else response
         try:
-            return content.read(file.bytes + 1)  # one more than expected tells a longer file without taking all of it
+            content = content.read(file.bytes + 1)  # one more than expected tells a longer file without all of it
+            return content.decode("latin-1").encode() if file.latin else content
         except (EOFError, zlib.error) as error:
             raise OSError(f"damaged on its way: {error}") from None
 

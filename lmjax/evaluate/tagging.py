@@ -1,0 +1,46 @@
+"""Chunks found by a tagger, counted as conlleval counts them (Tjong Kim Sang & Buchholz 2000): a chunk is right where
+its first word, its last word and its kind are."""
+
+from collections import Counter
+
+
+def chunks(tags) -> list[tuple[str, int, int]]:
+    """(kind, first word, word after the last) of each chunk of BIO tags.
+
+    An I- that follows O or another kind begins a chunk too, as for conlleval.
+    """
+    found, kind, begin = [], None, 0
+    for at, tag in enumerate([*tags, "O"]):
+        mark, _, now = tag.partition("-")
+        if kind is not None and (mark != "I" or now != kind):
+            found.append((kind, begin, at))
+            kind = None
+        if mark != "O" and kind is None:
+            kind, begin = now, at
+    return found
+
+
+def chunk_scores(true, called) -> dict[str, tuple[float, float, float]]:
+    """Precision, recall and F1 (0 to 1) of all chunks, under "", and of each kind.
+
+    true, called: the tags of each sentence, in one order. 0 where nothing was called, or is, a chunk.
+    """
+    right, there, claimed = Counter(), Counter(), Counter()
+    for one, other in zip(true, called, strict=True):
+        if len(one) != len(other):
+            raise ValueError(f"a sentence of {len(one)} words has {len(other)} tags: expected one a word")
+        a, b = chunks(one), chunks(other)
+        for counter, found in ((there, a), (claimed, b), (right, set(a) & set(b))):
+            for kind, _, _ in found:
+                counter[""] += 1
+                counter[kind] += 1
+    return {kind: _scores(right[kind], there[kind], claimed[kind]) for kind in sorted({"", *there, *claimed})}
+
+
+def _scores(right: int, there: int, claimed: int) -> tuple[float, float, float]:
+    return right / max(claimed, 1), right / max(there, 1), 2 * right / max(claimed + there, 1)
+
+
+def chunk_f1(true, called) -> float:
+    """The F1 of all chunks, 0 to 1."""
+    return chunk_scores(true, called)[""][2]
