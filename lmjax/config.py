@@ -103,6 +103,7 @@ class Seq2Seq:
     positions: str = setting(
         "sinusoidal", "waves (the paper's) or a vector a position", choices=("sinusoidal", "learned")
     )
+    init_words: float = setting(0.0, "standard deviation that word vectors start with; 0: 1/sqrt(D)", low=0.0)
     pre_norm: bool = setting(False, "norms before the sub-layers, and one at the end, in place of behind them")
     dropout: float = setting(0.1, "probability of dropping a unit of the embedding and residual", low=0.0, high=0.99)
     dropout_attention: float = setting(0.0, "of dropping an attention weight", low=0.0, high=0.99)
@@ -172,6 +173,20 @@ class BERT:
 
     def __post_init__(self):
         heads_divide(self)
+
+
+@dataclass(frozen=True)
+class RNNSearch:
+    """A translator of gated recurrent units that learns where to look (Bahdanau et al. 2015)."""
+
+    source_vocab: int = setting(0, "number of source token types; 0 takes the tokenizer's", low=0)
+    target_vocab: int = setting(0, "number of target token types; 0 takes the tokenizer's", low=0)
+    embed: int = setting(256, "width E of a word's vector", low=1)
+    dim: int = setting(512, "cells of the encoder each way, and of the decoder", low=1)
+    dropout: float = setting(0.5, "probability of dropping a unit of a word's vector", low=0.0, high=0.99)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lmjax.losses import cross_entropy, linear_cross_entropy
@@ -37,16 +38,17 @@ def test_cross_entropy_is_minus_the_log_probability():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_by_hand_is_autodiff(bias, weighted):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_by_hand_is_autodiff(bias, weighted, smoothing):
     x, w, b, targets = example()
     weights = ragged().astype(jnp.float32) if weighted else None
     b = b if bias else None
 
     def composed(x, w, b):
-        return cross_entropy(x @ w + (0.0 if b is None else b[None, None]), targets, weights)
+        return cross_entropy(x @ w + (0.0 if b is None else b[None, None]), targets, weights, smoothing)
 
     def by_hand(x, w, b):
-        return linear_cross_entropy(x, w, b, targets, weights)
+        return linear_cross_entropy(x, w, b, targets, weights, smoothing)
 
     (total, weight), pull = jax.vjp(composed, x, w, b)
     (total_, weight_), pull_ = jax.vjp(by_hand, x, w, b)
@@ -54,6 +56,14 @@ def test_by_hand_is_autodiff(bias, weighted):
     assert weight_ == weight
     ones = (jnp.float32(0.7), jnp.float32(0.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), pull_(ones), pull(ones))
+
+
+def test_smoothed_targets_are_optax():
+    x, w, b, targets = example()
+    logits = x @ w + b[None, None]
+    smooth = optax.smooth_labels(jax.nn.one_hot(targets, V), 0.2)
+    total, _ = cross_entropy(logits, targets, smoothing=0.2)
+    np.testing.assert_allclose(total, optax.softmax_cross_entropy(logits, smooth).sum(), rtol=1e-6)
 
 
 def test_weights_are_differentiated():

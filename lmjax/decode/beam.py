@@ -76,7 +76,7 @@ def beam(decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, 
         i = state.i
         last = lax.dynamic_slice(state.tokens, (0, 0, jnp.maximum(i - 1, 0)), (B, W, 1))[:, :, 0]
         logits, cache = decoder.step(params, state.cache, jnp.where(i == 0, begin, last))
-        total, rows, tokens = best(state.total, logits.astype(jnp.float32), min(2 * W, logits.shape[-1]))
+        total, rows, tokens = best(state.total, logits.astype(jnp.float32), 2 * W)
         is_end, active = tokens == end, going(state)[:, None]
         # Ended: what came among the first W, at its length and penalty.
         lines = jnp.take_along_axis(state.tokens, rows[:, :, None], axis=1)
@@ -106,14 +106,15 @@ def beam(decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, 
 def best(total, logits, count: int):
     """The `count` likeliest continuations of all hypotheses: (log-probability, row in 0..W-1, token), each [B,count].
 
-    total [B,W]: log-probabilities so far; logits [B,W,V]. The likeliest of each hypothesis come first: the softmax is
-    one number a row and does not change their order.
+    total [B,W]: log-probabilities so far; logits [B,W,V]; fewer than `count` where W V is. The likeliest of each
+    hypothesis come first: the softmax is one number a row and does not change their order.
     """
-    B, W, _ = logits.shape
-    top, tokens = lax.top_k(logits, count)
+    B, W, V = logits.shape
+    k = min(count, V)
+    top, tokens = lax.top_k(logits, k)
     scores = total[:, :, None] + top - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    scores, place = lax.top_k(scores.reshape(B, W * count), min(count, W * count))
-    return scores, place // count, jnp.take_along_axis(tokens.reshape(B, -1), place, axis=1)
+    scores, place = lax.top_k(scores.reshape(B, W * k), min(count, W * k))
+    return scores, place // k, jnp.take_along_axis(tokens.reshape(B, -1), place, axis=1)
 
 
 def top(found: Found, width: int, key=None) -> Found:

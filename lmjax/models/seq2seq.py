@@ -25,10 +25,10 @@ from lmjax.param import Param, normal, uniform
 
 
 def seq2seq_params(config):
-    """Embeddings start at N(0, 1/D), matrices as Glorot & Bengio 2010 have it, those of queries, keys and values at
-    1/sqrt(2) of that."""
+    """Embeddings start at N(0, 1/D), or with `init_words` for a deviation; matrices as Glorot & Bengio 2010
+    have it, those of queries, keys and values at 1/sqrt(2) of that."""
     D, V = config.dim, config.target_vocab
-    words = normal(D**-0.5)
+    words = normal(config.init_words or D**-0.5)
     params = {
         "target": Param((V, D), ("vocab", "embed"), words),
         "encoder": [block_params(config) for _ in range(config.layers)],
@@ -40,7 +40,7 @@ def seq2seq_params(config):
                           "b": Param((V,), ("vocab",), uniform(D**-0.5))}  # fmt: skip
     if config.positions == "learned":
         for side in ("source_position", "target_position"):
-            params[side] = Param((config.context, D), (None, "embed"), words)
+            params[side] = Param((config.context, D), (None, "embed"), normal(D**-0.5))
     if config.pre_norm:
         params |= {"encoder_norm": layer_norm_params(D), "decoder_norm": layer_norm_params(D)}
     return params

@@ -83,7 +83,7 @@ def attend_slots(q, k, v, parent):
     B, W, H, K = q.shape
     S = k.shape[2]
     k, v = (x.reshape(B, H, S * W, K) for x in (k, v))
-    mine = parent[..., None] == jnp.arange(W, dtype=parent.dtype)  # [B,W,S,W]
+    mine = parent[..., None] == jnp.arange(W, dtype=parent.dtype)[None, None, None]  # [B,W,S,W]
     return cached_attention(q, k, v, mine.reshape(B, W, S * W))
 
 

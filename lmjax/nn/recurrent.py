@@ -1,6 +1,6 @@
-"""The long short-term memory of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000.
+"""The long short-term memory of Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, and the GRU.
 
-For one layer, with h and c the layer's output and cell at step t (Zaremba et al. 2014, section 3):
+For one LSTM layer, with h and c the layer's output and cell at step t (Zaremba et al. 2014, section 3):
 
     i, f, g, o = x_t W + h_{t-1} U + b          then sigmoid on i, f, o and tanh on g
     c_t = f c_{t-1} + i g
@@ -116,3 +116,48 @@ def _recurrence_backward(saved, gradients):
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+def gru_params(d: int, h: int, weights, bias) -> dict:
+    """Parameters of a GRU of `h` cells on inputs of width `d`; `weights` and `bias` are initializers."""
+    return {
+        "w": Param((d, 3, h), ("embed", None, "cells"), weights),
+        "u": Param((h, 3, h), ("embed", None, "cells"), weights),
+        "b": Param((3, h), (None, "cells"), bias),
+        "reset_b": Param((h,), ("cells",), bias),
+    }
+
+
+def gru_inputs(params, x):
+    """What the inputs x [...,D] add to the gates, [...,3,H]: needs no recurrence, so one product serves all steps."""
+    b = params["b"].astype(x.dtype).reshape((1,) * (x.ndim - 1) + (3, -1))
+    return _product(x, params["w"].astype(x.dtype), None) + b
+
+
+def gru_step(params, z, h):
+    """One step of the gated recurrent unit (Cho et al. 2014): z [B,3,H] of `gru_inputs` and state h [B,H] -> h [B,H].
+
+        r, u = sigmoid of the first two gates;  g = tanh(z_g + r (h U_g + b_r));  h = (1 - u) g + u h
+
+    As PyTorch and cuDNN have it. Departure from the paper, which resets h before the product with U_g.
+    """
+    past = _product(h, params["u"].astype(h.dtype), None)
+    r, u = jax.nn.sigmoid(z[:, 0] + past[:, 0]), jax.nn.sigmoid(z[:, 1] + past[:, 1])
+    g = jnp.tanh(z[:, 2] + r * (past[:, 2] + params["reset_b"].astype(h.dtype)[None]))
+    return (1 - u) * g + u * h
+
+
+def gru_layer(params, x, h, seen=None, *, reverse=False):
+    """A GRU over x [T,B,D] from state h [B,H], forwards or backwards: (h_t of every step [T,B,H], the last).
+
+    seen: bool [T,B]; a step that is not leaves the state of its row as it is.
+    """
+
+    def step(h, this):
+        z, counts = this
+        new = gru_step(params, z, h)
+        h = new if counts is None else jnp.where(counts[:, None], new, h)
+        return h, h
+
+    last, every = jax.lax.scan(step, h, (gru_inputs(params, x), seen), reverse=reverse)
+    return every, last

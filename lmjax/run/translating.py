@@ -12,7 +12,7 @@ from lmjax import config, param
 from lmjax.data import batches, pairs, tokenizers
 from lmjax.decode.beam import BeamDecoder, beam
 from lmjax.errors import UserError
-from lmjax.models import seq2seq
+from lmjax.models import rnnsearch, seq2seq
 from lmjax.run.settings import from_json
 from lmjax.run.workdir import stored
 from lmjax.train.checkpoint import Checkpoints
@@ -30,14 +30,29 @@ class Translator(NamedTuple):
     tokens: Callable[[str], str]
 
 
+class Family(NamedTuple):
+    """A kind of translator: params(config), loss(params, config, batch, key, carry, smoothing), and how to search."""
+
+    params: Callable
+    loss: Callable
+    decoder: BeamDecoder
+
+
 @cache  # the compiled programs hang on its identity
-def beam_decoder(model) -> BeamDecoder:
-    """How to search with a model of this config."""
+def family(model) -> Family:
+    """Of a config.Seq2Seq or a config.RNNSearch."""
+    if isinstance(model, config.Seq2Seq):
+        kind, params, loss = seq2seq, seq2seq.seq2seq_params, seq2seq.seq2seq_loss
+    else:
+        kind, params, loss = rnnsearch, rnnsearch.rnnsearch_params, rnnsearch.rnnsearch_loss
 
     def start(params, inputs, width, room):
-        return seq2seq.start_cache(params, model, *inputs, width, room)
+        return kind.start_cache(params, model, *inputs, width, room)
 
-    return BeamDecoder(start, lambda params, cache, tokens: seq2seq.step(params, model, cache, tokens), seq2seq.select)
+    def step(params, cache, tokens):
+        return kind.step(params, model, cache, tokens)
+
+    return Family(params, loss, BeamDecoder(start, step, kind.select))
 
 
 def translate(
@@ -52,7 +67,7 @@ def translate(
     source = pairs.encode(translator.source, lines)
     begin, end = translator.target.id(pairs.BEGIN), translator.target.id(pairs.END)
     fits(translator.model, source, lines)
-    program, said = beam_decoder(translator.model), [""] * len(lines)
+    program, said = family(translator.model).decoder, [""] * len(lines)
     empty = [np.zeros(0, np.int32)] * len(lines)
     for who, batch in batches.sorted_batches(source, empty, begin, rows):
         length = batch["source"].shape[1]
@@ -71,15 +86,21 @@ def translate(
 def longest(model, length):
     """The most tokens a translation of `length` may have."""
     most = np.asarray(1.5 * length + 10, np.int32)
-    return np.minimum(most, model.context) if model.positions == "learned" else most
+    return most if positions(model) is None else np.minimum(most, positions(model))
+
+
+def positions(model) -> int | None:
+    """How many tokens a sentence may have; None: any number."""
+    return model.context if getattr(model, "positions", "") == "learned" else None
 
 
 def fits(model, sentences, lines):
     """UserError for the first sentence that is longer than the model's learned positions."""
+    limit = positions(model)
     for ids, line in zip(sentences, lines, strict=True):
-        if model.positions == "learned" and len(ids) > model.context:
+        if limit and len(ids) > limit:
             raise UserError(
-                f"a sentence of {len(ids)} tokens, {line[:40]!r}..., and the model has {model.context} positions: "
+                f"a sentence of {len(ids)} tokens, {line[:40]!r}..., and the model has {limit} positions: "
                 "split it, or train with a larger --model.context"
             )
 
@@ -90,11 +111,12 @@ def load(workdir: str, which="best") -> Translator:
     if run["experiment"] != "translate_multi30k":
         raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of translate_multi30k")
     settings = run["config"]
-    model = from_json(config.Seq2Seq, settings.get("model"), f"{workdir}/config.json")
+    name, kind = ("rnn", config.RNNSearch) if settings.get("network") == "rnn" else ("model", config.Seq2Seq)
+    model = from_json(kind, settings.get(name), f"{workdir}/config.json")
     source, target = (tokenizers.load(Path(workdir) / f"{side}.json") for side in ("source", "target"))
     model = config.sized_pair(model, source.vocab, target.vocab)
     folder = Checkpoints(Path(workdir) / "checkpoints", best="min")
-    found = folder.restore_params(param.shapes(seq2seq.seq2seq_params(model)), which=which)
+    found = folder.restore_params(param.shapes(family(model).params(model)), which=which)
     if found is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
     return Translator(jax.device_put(found[1]), model, source, target, TOKENS[settings["tokens"]](settings["source"]))

@@ -169,3 +169,77 @@ def test_too_short_is_said_with_the_lengths():
     refused(lambda: batches.evaluation_windows(TOKENS[:0], 20, 1), "0 tokens", "at least 2")
     refused(lambda: batches.windows(TOKENS.reshape(10, 100), 1, 4, 0), "(10, 100)")
     refused(lambda: batches.windows(TOKENS.astype(float), 1, 4, 0), "float64")
+
+
+def sentences(n=60, seed=0):
+    """Pairs of 2 to 20 tokens, each its own number all through, the end (2) last."""
+    rng = np.random.default_rng(seed)
+    return [[np.append(np.full(rng.integers(1, 20), 10 + i), 2).astype(np.int32) for i in range(n)] for _ in range(2)]
+
+
+@pytest.mark.parametrize("sizes", [{"rows": 8}, {"budget": 64, "multiple": 4}])
+def test_bucketed_batches_see_every_pair_once_an_epoch_in_few_shapes(sizes):
+    source, target = sentences()
+    data = batches.bucketed(source, target, 1, shapes=3, seed=5, **sizes)
+    assert len(data.lengths) == 3
+    for epoch in range(2):
+        seen, shapes, weight = [], set(), 0.0
+        for step in range(epoch * data.steps, (epoch + 1) * data.steps):
+            batch = data.batch(step)
+            shapes.add(batch["source"].shape)
+            rows = np.flatnonzero(batch["seen"].any(1))
+            seen += [int(batch["source"][row, 0]) for row in rows]
+            weight += batch["weights"].sum()
+            for row in rows:
+                i = int(batch["source"][row, 0]) - 10
+                np.testing.assert_array_equal(batch["source"][row][batch["seen"][row]], source[i])
+                counts = batch["weights"][row] > 0
+                np.testing.assert_array_equal(batch["targets"][row][counts], target[i])
+                np.testing.assert_array_equal(batch["tokens"][row][counts], [1, *target[i][:-1]])
+        assert sorted(seen) == list(range(10, 70))
+        assert len(shapes) == 3
+        assert weight == sum(map(len, target))
+        if "budget" in sizes:
+            assert all(rows * length <= 64 or rows == 4 for rows, length in shapes)
+            assert all(rows % 4 == 0 for rows, _ in shapes)
+    np.testing.assert_allclose(data.tokens, sum(map(len, target)) / data.steps)
+
+
+def test_bucketed_batches_are_a_function_of_seed_and_step():
+    source, target = sentences()
+    one, again, other = (batches.bucketed(source, target, 1, rows=8, seed=seed) for seed in (0, 0, 1))
+    order = [0, one.steps + 1, 3, 2 * one.steps, 1]
+    for step in order:
+        for name, array in one.batch(step).items():
+            np.testing.assert_array_equal(array, again.batch(step)[name])
+    epochs = [[one.batch(step)["source"][0, 0] for step in range(e * one.steps, (e + 1) * one.steps)] for e in (0, 1)]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != [other.batch(step)["source"][0, 0] for step in range(one.steps)]
+
+
+def test_sorted_batches_hold_every_pair_once_and_say_which():
+    source, target = sentences()
+    numbers = []
+    for who, batch in batches.sorted_batches(source, target, 1, 7):
+        assert batch["source"].shape[0] == 7
+        for row, i in enumerate(who):
+            np.testing.assert_array_equal(batch["source"][row][batch["seen"][row]], source[i])
+        numbers += list(who)
+    assert sorted(numbers) == list(range(60))
+
+
+def test_lengths_are_cut_where_padding_is_least():
+    import itertools
+
+    lengths = np.random.default_rng(0).geometric(0.2, 200)
+    values = np.unique(lengths)
+    for most in (1, 2, 3, 4):
+        found = batches.cut_lengths(lengths, most)
+
+        def padding(ends):
+            return (np.array(ends)[np.searchsorted(ends, lengths)] - lengths).sum()
+
+        best = min(padding([*some, values[-1]]) for some in itertools.combinations(values[:-1], most - 1))
+        assert padding(found) == best
+        assert len(found) <= most
+    np.testing.assert_array_equal(batches.cut_lengths(np.array([3, 5, 5]), 8), [3, 5])

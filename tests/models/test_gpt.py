@@ -11,11 +11,15 @@ import pytest
 from flax import linen
 
 from lmjax import config, param
-from lmjax.models.gpt import gpt, gpt_cache, gpt_loss, gpt_params, hidden
+from lmjax.models.gpt import LLAMA, gpt, gpt_cache, gpt_loss, gpt_params, hidden
 
 SMALL = config.GPT(vocab=64, context=16, layers=2, heads=4, dim=32)
 TOKENS = np.random.default_rng(0).integers(0, 64, (3, 16), np.int32)
 BATCH = {"tokens": TOKENS, "targets": np.roll(TOKENS, -1, 1), "weights": np.ones((3, 16), np.float32)}
+
+
+LLAMA_SMALL = replace(SMALL, hidden=48, groups=2, rotary_base=100.0, **LLAMA)
+WAVES = replace(SMALL, positions="sinusoidal")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,13 @@ def test_gpt2_has_its_published_sizes_and_runs_by_shape(sizes, count):
     tokens = jax.ShapeDtypeStruct((2, 1024), jnp.int32)
     logits = jax.eval_shape(lambda p, t: gpt(p, model, t), param.shapes(specs), tokens)
     assert logits.shape == (2, 1024, 50257)
+
+
+def test_llama_and_its_kin_have_their_published_sizes():
+    seven = config.GPT(vocab=32_000, context=2048, layers=32, heads=32, dim=4096, hidden=11_008, scan=True, **LLAMA)
+    assert param.count(gpt_params(seven)) == 6_738_415_616  # Llama 7B
+    small = config.GPT(vocab=49_152, context=2048, layers=30, heads=9, groups=3, dim=576, hidden=1536, **LLAMA)
+    assert param.count(gpt_params(replace(small, tied=True))) == 134_515_008  # SmolLM2 135M
 
 
 def test_the_nanogpt_rows_have_its_sizes():
@@ -155,10 +166,10 @@ def test_no_logit_depends_on_a_later_position(params):
     assert (seen[np.tril_indices(16)] > 0).all()
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("model", [SMALL, replace(SMALL, scan=True), LLAMA_SMALL, WAVES],
+                         ids=["loop", "scan", "llama", "waves"])  # fmt: skip
 @pytest.mark.parametrize("pieces", [(16,), (1,) * 16, (5, 1, 7, 3)], ids=["whole", "single", "mixed"])
-def test_the_cache_equals_the_full_forward_at_every_position(scan, pieces):
-    model = replace(SMALL, scan=scan)
+def test_the_cache_equals_the_full_forward_at_every_position(model, pieces):
     params = start(model)
     step = jax.jit(lambda cache, tokens: gpt(params, model, tokens, cache=cache))
     kept, logits, at = gpt_cache(model, 3, 16), [], 0
@@ -170,22 +181,36 @@ def test_the_cache_equals_the_full_forward_at_every_position(scan, pieces):
     assert kept["position"].tolist() == [16] * 3
 
 
-def test_padding_is_invisible(params):
+def test_rotary_positions_are_relative():
+    """The last token's logits after the same tokens, wherever they stand; learned positions tell the difference."""
+    step = jax.jit(lambda params, model, kept, tokens, valid: hidden(params, model, tokens, cache=kept, valid=valid)[0],
+                   static_argnums=1)  # fmt: skip
+    valid = np.ones((3, 5), bool)
+    for model, same in ((LLAMA_SMALL, True), (SMALL, False)):
+        kept = gpt_cache(model, 3, 16)
+        moved = kept | {"position": kept["position"] + 7}
+        a, b = (step(start(model), model, cache, TOKENS[:, :5], valid) for cache in (kept, moved))
+        assert np.allclose(a, b, atol=2e-4) == same
+
+
+@pytest.mark.parametrize("model", [SMALL, LLAMA_SMALL], ids=["gpt2", "llama"])
+def test_padding_is_invisible(model):
     """Rows of 3, 9 and 12 tokens in 12 columns, padded on the left with junk: as each row alone; the cache goes on."""
+    params = start(model)
     lengths, width = (3, 9, 12), 12
     tokens, valid = np.full((3, width), 7, np.int32), np.zeros((3, width), bool)
     for row, n in enumerate(lengths):
         tokens[row, width - n :], valid[row, width - n :] = TOKENS[row, :n], True
-    step = jax.jit(lambda cache, tokens, valid: hidden(params, SMALL, tokens, cache=cache, valid=valid))
-    x, kept = step(gpt_cache(SMALL, 3, 16), tokens, valid)
+    step = jax.jit(lambda cache, tokens, valid: hidden(params, model, tokens, cache=cache, valid=valid))
+    x, kept = step(gpt_cache(model, 3, 16), tokens, valid)
     assert kept["position"].tolist() == list(lengths)
     following = np.stack([TOKENS[row, n : n + 1] for row, n in enumerate(lengths)])
     y, _ = step(kept, following, np.ones((3, 1), bool))
-    alone = jax.jit(lambda tokens: hidden(params, SMALL, tokens)[0])
+    alone = jax.jit(lambda tokens: hidden(params, model, tokens)[0])
     for row, n in enumerate(lengths):
         expected = alone(TOKENS[row : row + 1, : n + 1])[0]
-        np.testing.assert_allclose(x[row, width - n :], expected[:-1], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(y[row, 0], expected[-1], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(x[row, width - n :], expected[:-1], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(y[row, 0], expected[-1], rtol=2e-5, atol=2e-5)
 
 
 def test_weights_of_zero_hide_a_target(params):
@@ -234,14 +259,15 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_gradients(params):
     assert {x.dtype for x in jax.tree.leaves(gradient)} == {jnp.dtype("float32")}
 
 
-def test_a_batch_is_learnt_by_heart():
-    tx, params = optax.adam(3e-3), param.init(gpt_params(SMALL), jax.random.key(0))
+@pytest.mark.parametrize("model", [SMALL, LLAMA_SMALL], ids=["gpt2", "llama"])
+def test_a_batch_is_learnt_by_heart(model):
+    tx, params = optax.adam(3e-3), param.init(gpt_params(model), jax.random.key(0))
 
     @jax.jit
     def train(params):
         def step(state, _):
             params, opt = state
-            loss, gradient = loss_and_gradient(params, SMALL, BATCH)
+            loss, gradient = loss_and_gradient(params, model, BATCH)
             updates, opt = tx.update(gradient, opt)
             return (optax.apply_updates(params, updates), opt), loss
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen
 
-from lmjax.nn.attention import attention, causal_attention, causal_mask
+from lmjax.nn.attention import attention, cached_attention, causal_attention, causal_mask, fused
 
 B, H, K = 2, 4, 8
 
@@ -64,3 +64,27 @@ def test_dropout_zeroes_weights_and_keeps_the_mean():
     sums = dropped(jax.random.split(jax.random.key(0), 400))
     assert set(np.unique(np.round(sums[:, :, 0], 4))) == {0.0, np.float32(1.4286)}  # one weight: kept or not
     np.testing.assert_allclose(sums.mean(), 1.0, atol=0.01)
+
+
+def grouped(groups, length=16):
+    q, _, _ = qkv(length)
+    return q, *(jax.random.normal(jax.random.key(i), (B, length, groups, K)) for i in (7, 8))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_grouped_keys_and_values_serve_neighbouring_heads(groups):
+    q, k, v = grouped(groups)
+    every = [jnp.stack([x[:, :, h * groups // H] for h in range(H)], axis=2) for x in (k, v)]
+    np.testing.assert_allclose(causal_attention(q, k, v), plain(q, *every), atol=1e-6)
+    np.testing.assert_allclose(attention(q, k, v, None), attention(q, *every, jnp.ones((16, 16), bool)), atol=1e-6)
+    mask = jnp.broadcast_to(causal_mask(16)[None], (B, 16, 16))
+    cached = cached_attention(q, *(x.swapaxes(1, 2) for x in (k, v)), mask)
+    np.testing.assert_allclose(cached, plain(q, *every), atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_what_a_gpu_runs_is_the_same_attention(groups):
+    q, k, v = grouped(groups)
+    np.testing.assert_allclose(fused(q, k, v, causal=True), causal_attention(q, k, v), atol=1e-6)
+    mask = jax.random.bernoulli(jax.random.key(9), 0.7, (B, 1, 16, 16)).at[..., 0].set(True)
+    np.testing.assert_allclose(fused(q, k, v, mask=mask), attention(q, k, v, mask), atol=1e-6)

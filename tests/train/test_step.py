@@ -138,3 +138,21 @@ def test_schedules_have_the_published_values():
     assert float(rate(100)) == pytest.approx(1e-3)
     assert float(rate(600)) == pytest.approx(5.5e-4)
     assert float(rate(1100)) == float(rate(9999)) == pytest.approx(1e-4)
+
+
+def test_inverse_square_root_rises_and_falls_as_in_the_paper():
+    rate = optim.inverse_square_root(5e-3, 2000)
+    for step in (1, 500, 2000, 8000):
+        expected = 5e-3 * 2000**0.5 * min(step**-0.5, step * 2000**-1.5)  # eq. 3, with its d^-0.5 for the peak
+        np.testing.assert_allclose(rate(step - 1), expected, rtol=1e-5)
+
+
+def test_the_mean_of_the_last_snapshots_is_that_of_the_weights_then():
+    averaging, rng = optim.last_snapshots(3, every=4, steps=18), np.random.default_rng(0)
+    weights = [{"w": jnp.asarray(rng.normal(size=3), jnp.float32)} for _ in range(18)]
+    average = averaging.init(weights[0])
+    for step, params in enumerate(weights):
+        average = averaging.update(average, params, jnp.int32(step))
+        now = step + 1
+        taken = [weights[at - 1]["w"] for at in (8, 12, 16) if at <= now] or [params["w"]]
+        np.testing.assert_allclose(averaging.weights(average)["w"], np.mean(taken, axis=0), rtol=1e-5)
