@@ -5,9 +5,11 @@
 Greedy, random weights, fp32; what counts are new tokens a second over all rows. The peer is a script that takes
 --layers, --heads, --dim, --vocab, --batch, --prompt, --new, --runs and --threads and prints one JSON line with
 tokens_per_s. Takes about two minutes on two cores.
+
+--model=FOLDER takes published weights, a Hugging Face folder such as convert.py writes; the peer is told --model too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmjax.config import GPT, setting
 from lmjax.run import flags
@@ -16,6 +18,7 @@ from lmjax.run.versus import Versus, alternate
 
 @dataclass(frozen=True)
 class Config(Versus):
+    model: str = setting("", "folder of published weights, in place of random ones of the sizes below")
     layers: int = setting(6, "blocks", low=1)
     heads: int = setting(6, "attention heads a block", low=1)
     dim: int = setting(384, "width of the model", low=1)
@@ -37,18 +40,22 @@ def main(config):
     from lmjax import param
     from lmjax.decode.sample import generate
     from lmjax.models.gpt import gpt_params
-    from lmjax.run.models import decoder
+    from lmjax.run.models import decoder, published
 
-    model = GPT(
-        vocab=config.vocab,
-        context=config.prompt + config.new,
-        layers=config.layers,
-        heads=config.heads,
-        dim=config.dim,
-        dtype=config.dtype,
-    )
-    params = jax.jit(lambda key: param.init(gpt_params(model), key))(jax.random.key(0))
-    prompts = np.random.default_rng(0).integers(0, config.vocab, (config.batch, config.prompt), np.int32)
+    if config.model:
+        params, model, *_ = published(config.model)
+        model = replace(model, dtype=config.dtype)
+    else:
+        model = GPT(
+            vocab=config.vocab,
+            context=config.prompt + config.new,
+            layers=config.layers,
+            heads=config.heads,
+            dim=config.dim,
+            dtype=config.dtype,
+        )
+        params = jax.jit(lambda key: param.init(gpt_params(model), key))(jax.random.key(0))
+    prompts = np.random.default_rng(0).integers(0, model.vocab, (config.batch, config.prompt), np.int32)
     valid = np.ones_like(prompts, bool)
 
     def once():
@@ -62,8 +69,9 @@ def main(config):
         once()
         return config.batch * config.new / statistics.median(once() for _ in range(config.runs))
 
+    given = [f"--model={config.model}"] * bool(config.model)
     names = ("layers", "heads", "dim", "vocab", "batch", "prompt", "new", "runs")
-    alternate(config, "generate", ours, [f"--{name}={getattr(config, name)}" for name in names])
+    alternate(config, "generate", ours, given + [f"--{name}={getattr(config, name)}" for name in names])
 
 
 if __name__ == "__main__":
