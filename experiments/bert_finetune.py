@@ -58,10 +58,10 @@ class Config(Run):
 
 
 PRESETS = {
-    "sst2": {"help": "Stanford Sentiment Treebank, two classes, whole sentences", "data": "sst2", "epochs": 4},
-    "trec": {"help": "TREC's questions, six classes", "data": "trec", "epochs": 8},
+    "sst2": {"help": "Stanford Sentiment Treebank, two classes, whole sentences", "data": "sst2", "epochs": 3},
+    "trec": {"help": "TREC's questions, six classes", "data": "trec", "epochs": 5},
     "imdb": {"help": "IMDB's reviews, the first 128 pieces", "data": "imdb", "epochs": 3},
-    "conll2000": {"help": "CoNLL-2000's chunks", "data": "conll2000", "task": "tag", "epochs": 6},
+    "conll2000": {"help": "CoNLL-2000's chunks", "data": "conll2000", "task": "tag", "epochs": 4},
 }  # fmt: skip
 
 
