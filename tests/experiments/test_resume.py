@@ -4,6 +4,7 @@ LMJAX_KILLS=10 kills each run ten times; the suite takes fewer.
 """
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,13 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from lmjax.data.images import MNIST, write_idx
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("LMJAX_KILLS", "3"))
 # A start that finds its programs compiled takes half the time.
 CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-COMMON = ["--data=text.txt", "--evaluate_every=8", "--save_every=2", "--log_every=3", "--quiet=true"]
+COMMON = ["--evaluate_every=8", "--save_every=2", "--log_every=3", "--quiet=true"]
 RUNS = {
     "gpt with accumulation": [
         "gpt_char.py", "--steps=48", "--accumulate=2", "--batch=4", "--model.context=16", "--model.layers=1",
@@ -40,12 +44,21 @@ RUNS = {
         "glove.py", "--min_count=1", "--window=3", "--epochs=12", "--turns=1", "--model.rows=1", "--model.group=4",
         "--model.dim=8",
     ],
+    "images": [
+        "vit.py", "--data=twin", "--epochs=12", "--batch=6", "--model.patch=4", "--model.layers=1", "--model.dim=8",
+        "--model.heads=2", "--model.dropout=0.1", "--pictures=2",
+    ],
+    "masked words": [
+        "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
+        "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
+    ],
 }  # fmt: skip
 
 
 def start(name, folder):
     script, *flags = RUNS[name]
-    command = [sys.executable, str(ROOT / "experiments" / script), *flags, *COMMON, f"--workdir={folder.name}"]
+    data = [] if any(flag.startswith("--data=") for flag in flags) else ["--data=text.txt"]
+    command = [sys.executable, str(ROOT / "experiments" / script), *flags, *data, *COMMON, f"--workdir={folder.name}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | CACHE
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
     return subprocess.Popen(
@@ -94,11 +107,23 @@ def what_is_left(folder):
     return manifest["step"], manifest["arrays"], history, (folder / "metrics.jsonl").read_bytes()
 
 
+def digits(folder, rng):
+    """A twin of MNIST's files: 30 training and 6 test images."""
+    folder.mkdir()
+    for file in MNIST.files:
+        count = 30 if file.split.startswith("train") else 6
+        shape, most = ((count, 8, 8), 256) if file.split.endswith("images") else ((count,), 3)
+        values = [rng.randrange(most) for _ in range(math.prod(shape))]
+        write_idx(folder / file.name, np.array(values).reshape(shape))
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     rng = random.Random(name)
     words = [rng.choice(["the", "cat", "sat", "on", "a", "mat"]) for _ in range(600)]
     (tmp_path / "text.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(0, 600, 6)))
+    (tmp_path / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
+    digits(tmp_path / "twin", rng)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     end_of(start(name, whole))
     steps, inside = steps_saved(whole), 0

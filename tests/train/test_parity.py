@@ -1,6 +1,7 @@
 """The same three steps on one device, eight, a mesh and in micro-batches: the same numbers, for every model."""
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.models import gpt, lstm_lm
+from lmjax.models import bert, gpt, lstm_lm, vit
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
@@ -17,10 +18,41 @@ from lmjax.train.step import make_step
 B, T, V, STEPS = 16, 8, 64, 3
 
 
+def batch(i):
+    """Rows of very different weight: a mean of the devices' means would be far off."""
+    rng = np.random.default_rng(i)
+    tokens = rng.integers(0, V, (B, T + 1), np.int32)
+    lengths = np.minimum(rng.integers(1, T + 1, B), np.arange(1, B + 1))
+    weights = (np.arange(T)[None] < lengths[:, None]).astype(np.float32)
+    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights, "start": np.full(B, i == 0)}
+
+
+def pictures(i):
+    """Images of very different weight, most of it in the last rows."""
+    rng = np.random.default_rng(i)
+    weights = np.where(np.arange(B) < B // 2, 0, rng.integers(1, 9, B)).astype(np.float32)
+    images = rng.normal(size=(B, 8, 8, 1)).astype(np.float32)
+    return {"images": images, "labels": rng.integers(0, 5, B, np.int32), "weights": weights}
+
+
+def masked(i):
+    """Rows of very different length and number of masked places; the second task weighs as much in all."""
+    one, rng = batch(i), np.random.default_rng(i)
+    length, places = one["weights"].sum(1).astype(int), np.arange(3)
+    weights = (places[None] < length[:, None] // 2).astype(np.float32)
+    return {
+        "tokens": one["tokens"], "valid": one["weights"] > 0, "segments": rng.integers(0, 2, (B, T), np.int32),
+        "places": np.broadcast_to(places, (B, 3)).astype(np.int32), "targets": one["targets"][:, :3],
+        "weights": weights, "next": rng.integers(0, 2, B, np.int32),
+        "next_weights": np.full(B, weights.sum() / B, np.float32),
+    }  # fmt: skip
+
+
 class Family(NamedTuple):
     specs: dict
     loss: object
     carry: object
+    batch: Callable = batch
 
 
 def gpt_family(**changes):
@@ -33,12 +65,24 @@ def lstm_family(**changes):
     return Family(lstm_lm.lstm_params(c), lambda p, b, k, s: lstm_lm.lstm_loss(p, c, b, k, s), lstm_lm.lstm_carry(c, B))
 
 
+def vit_family():
+    c = config.ViT(size=8, patch=4, channels=1, classes=5, layers=2, heads=4, dim=32)
+    return Family(vit.vit_params(c), lambda p, b, k, s: vit.vit_loss(p, c, b, k, s), (), pictures)
+
+
+def bert_family():
+    c = config.BERT(vocab=V, context=T, layers=2, heads=4, dim=32, dropout=0.0)
+    return Family(bert.pretrain_params(c), lambda p, b, k, s: bert.bert_pretrain_loss(p, c, b, k, s), (), masked)
+
+
 FAMILIES = {
     "gpt": gpt_family,
     "gpt scanned": lambda: gpt_family(scan=True),
     "gpt remat": lambda: gpt_family(remat=True),
     "lstm": lstm_family,
     "lstm tied": lambda: lstm_family(tied=True),
+    "vit": vit_family,
+    "bert": bert_family,
 }
 
 STRATEGIES = {
@@ -46,15 +90,6 @@ STRATEGIES = {
     "mesh 4x2": lambda axes: parallel.mesh({"data": 4, "model": 2}, axes),
     "FSDP over 8": lambda axes: parallel.mesh({"data": 8}, axes),
 }
-
-
-def batch(i):
-    """Rows of very different weight: a mean of the devices' means would be far off."""
-    rng = np.random.default_rng(i)
-    tokens = rng.integers(0, V, (B, T + 1), np.int32)
-    lengths = np.minimum(rng.integers(1, T + 1, B), np.arange(1, B + 1))
-    weights = (np.arange(T)[None] < lengths[:, None]).astype(np.float32)
-    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights, "start": np.full(B, i == 0)}
 
 
 def run(family, strategy=None, accumulate=1, loss=None):
@@ -65,7 +100,7 @@ def run(family, strategy=None, accumulate=1, loss=None):
     state, compiled = strategy.place(state), strategy.compile(step)
     losses = []
     for i in range(STEPS):
-        state, metrics = compiled(state, strategy.batch(batch(i)), jax.random.key(1))
+        state, metrics = compiled(state, strategy.batch(family.batch(i)), jax.random.key(1))
         losses.append(float(metrics["loss"]))
     return losses, strategy.host(state)
 
@@ -90,7 +125,9 @@ def alone():
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        *itertools.product(["gpt", "lstm"], STRATEGIES),
+        *itertools.product(["gpt", "lstm", "bert"], STRATEGIES),
+        ("vit", "pmap over 8"),
+        ("vit", "mesh 4x2"),
         ("gpt scanned", "mesh 4x2"),
         ("gpt remat", "pmap over 8"),
         ("lstm tied", "mesh 4x2"),
@@ -102,13 +139,14 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8")],
-)
+    [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8"),
+     ("vit", None), ("bert", None)],
+)  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))
 
 
-@pytest.mark.parametrize("name", ["gpt", "lstm"])
+@pytest.mark.parametrize("name", ["gpt", "lstm", "bert"])
 def test_a_forgotten_sum_over_devices_is_caught(name, alone, monkeypatch):
     broken = parallel.data_parallel()
     monkeypatch.setattr(jax.lax, "psum", lambda x, axis: x)
