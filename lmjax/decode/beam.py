@@ -111,10 +111,26 @@ def best(total, logits, count: int):
     """
     B, W, V = logits.shape
     k = min(count, V)
-    top, tokens = lax.top_k(logits, k)
+    top, tokens = largest(logits, k)
     scores = total[:, :, None] + top - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     scores, place = lax.top_k(scores.reshape(B, W * k), min(count, W * k))
     return scores, place // k, jnp.take_along_axis(tokens.reshape(B, -1), place, axis=1)
+
+
+def largest(x, count: int, chunk: int = 32):
+    """`lax.top_k` of x [...,V] for a large V: (values, places), each [...,count].
+
+    The `count` largest lie in the `count` chunks with the largest maxima: one pass over V, then two short searches.
+    """
+    V = x.shape[-1]
+    if count * chunk >= V:
+        return lax.top_k(x, count)
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -V % chunk)], constant_values=-jnp.inf)
+    x = x.reshape(*x.shape[:-1], -1, chunk)
+    _, chunks = lax.top_k(x.max(-1), count)
+    few = jnp.take_along_axis(x, chunks[..., None], axis=-2)  # [...,count,chunk]
+    values, place = lax.top_k(few.reshape(*few.shape[:-2], -1), count)
+    return values, jnp.take_along_axis(chunks, place // chunk, axis=-1) * chunk + place % chunk
 
 
 def top(found: Found, width: int, key=None) -> Found:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from lmjax.losses import linear_cross_entropy
 from lmjax.models.transformer import attention_params, block, memory_keys, memory_params, mlp, mlp_params, norms
-from lmjax.nn.attention import attend_slots, attention, cached_attention, causal_attention
+from lmjax.nn.attention import attend_slots, attention, cached_attention, causal_attention, write_cache
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding
 from lmjax.nn.norm import layer_norm, layer_norm_params
@@ -141,10 +141,10 @@ def start_cache(params, config, source, seen, width: int, room: int):
     """What a beam decodes with, for `width` hypotheses of up to `room` tokens for each of the B sources.
 
     Keys and values of the memory stand there once for all hypotheses. Those of the tokens stand where they were
-    written, [B,H,room,W,K]; which of the W in each slot a hypothesis descends from is `parent` int [B,W,room].
+    written, [B,H,room W,K]; which of the W in each slot a hypothesis descends from is `parent` int [B,W,room].
     """
     memory = encode(params, config, source, seen)
-    empty = jnp.zeros((source.shape[0], config.heads, room, width, config.dim // config.heads), config.dtype)
+    empty = jnp.zeros((source.shape[0], config.heads, room * width, config.dim // config.heads), config.dtype)
     layers = [
         {"memory": tuple(x.swapaxes(1, 2) for x in memory_keys(p, memory)), "k": empty, "v": empty}
         for p in params["decoder"]
@@ -166,8 +166,7 @@ def step(params, config, cache, tokens):
     for p, layer in zip(params["decoder"], cache["layers"], strict=True):
 
         def attend(q, k, v, key, layer=layer):
-            new = {name: jax.lax.dynamic_update_slice(layer[name], z.swapaxes(1, 2)[:, :, None], (0, 0, slot, 0, 0))
-                   for name, z in (("k", k), ("v", v))}  # fmt: skip
+            new = {name: write_cache(layer[name], z, slot * tokens.shape[1]) for name, z in (("k", k), ("v", v))}
             return attend_slots(q, new["k"], new["v"], parent), new
 
         def read(q, memory=layer["memory"]):

@@ -74,15 +74,13 @@ def cached_attention(q, k, v, mask):
 def attend_slots(q, k, v, parent):
     """Attention of the hypotheses of a beam over keys and values that stay where they were written.
 
-    q [B,W,H,K], the newest token of each of W hypotheses; k, v [B,H,S,W,K], what W hypotheses wrote in each of S slots;
+    q [B,W,H,K], the newest token of each of W hypotheses; k, v [B,H,S W,K], what W hypotheses wrote in each of S slots;
     parent int [B,W,S], whose writing each hypothesis goes on from, -1 for none. Returns [B,W,H,K].
 
     Scores are taken with all S W keys and those of other lines masked away. A beam is narrow and the products small; to
     reorder the caches after every token, as usual, moves them through memory each time.
     """
-    B, W, H, K = q.shape
-    S = k.shape[2]
-    k, v = (x.reshape(B, H, S * W, K) for x in (k, v))
+    B, W, S = parent.shape
     mine = parent[..., None] == jnp.arange(W, dtype=parent.dtype)[None, None, None]  # [B,W,S,W]
     return cached_attention(q, k, v, mine.reshape(B, W, S * W))
 

@@ -106,7 +106,8 @@ def fits(model, sentences, lines):
 
 
 def load(workdir: str, which="best") -> Translator:
-    """The translator of a run of translate_multi30k; `which` checkpoint: "best" by validation loss, or "last"."""
+    """The translator of a run of translate_multi30k. which: the "best" checkpoint by validation loss or the "last"; a
+    run that averages its last epochs' weights has but the last."""
     run = stored(workdir)
     if run["experiment"] != "translate_multi30k":
         raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of translate_multi30k")
@@ -116,7 +117,13 @@ def load(workdir: str, which="best") -> Translator:
     source, target = (tokenizers.load(Path(workdir) / f"{side}.json") for side in ("source", "target"))
     model = config.sized_pair(model, source.vocab, target.vocab)
     folder = Checkpoints(Path(workdir) / "checkpoints", best="min")
-    found = folder.restore_params(param.shapes(family(model).params(model)), which=which)
+    weights = param.shapes(family(model).params(model))
+    if settings["average"]:  # what such a run evaluates, and ends in
+        count = jax.ShapeDtypeStruct((), np.int32)
+        found = folder.restore({"mean": weights, "count": count}, part="average")
+    else:
+        found = folder.restore_params(weights, which=which)
     if found is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    return Translator(jax.device_put(found[1]), model, source, target, TOKENS[settings["tokens"]](settings["source"]))
+    params = jax.device_put(found[1]["mean"] if settings["average"] else found[1])
+    return Translator(params, model, source, target, TOKENS[settings["tokens"]](settings["source"]))

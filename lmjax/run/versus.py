@@ -25,22 +25,25 @@ class Versus:
     threads: int = setting(2, "CPU threads of the peer; lmjax takes all cores it may use", low=1)
 
 
-def alternate(config: Versus, name: str, ours: Callable[[], float], peer_flags: list[str]) -> float | None:
+def alternate(
+    config: Versus, name: str, ours: Callable[[], float], peer_flags: list[str], figure: str = "tokens_per_s"
+) -> float | None:
     """Runs the peer and ours in turn and prints each run and the median ratio; None where there is no peer.
 
-    ours() -> tokens per second of one run.
+    ours() -> the figure of one run, which the peer prints under that name: what is done, "per_s".
     """
+    unit = figure.replace("_per_", "/")
     if not config.peer:
         for _ in range(config.rounds):
-            print(f"{name}: lmjax {ours():,.0f} tokens/s", flush=True)
+            print(f"{name}: lmjax {ours():,.0f} {unit}", flush=True)
         print("To compare: --peer=SCRIPT --peer_python=PYTHON, run in turn with this.")
         return None
     ratios = []
     for round in range(config.rounds):
-        theirs = run_peer(config, peer_flags)
+        theirs = run_peer(config, peer_flags, figure)
         mine = ours()
         ratios.append(mine / theirs)
-        print(f"{name} {round + 1}: lmjax {mine:,.0f}, peer {theirs:,.0f} tokens/s, ratio {ratios[-1]:.2f}", flush=True)
+        print(f"{name} {round + 1}: lmjax {mine:,.0f}, peer {theirs:,.0f} {unit}, ratio {ratios[-1]:.2f}", flush=True)
     middle = statistics.median(ratios)
     print(
         f"{name}: median ratio {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of {len(ratios)} rounds",

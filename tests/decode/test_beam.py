@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax.decode.beam import BeamDecoder, beam, length_penalty
+from lmjax.decode.beam import BeamDecoder, beam, largest, length_penalty
 
 B, V, N, BEGIN, END = 3, 5, 4, 0, 1
 
@@ -123,3 +123,10 @@ def test_limits_and_penalties_compile_nothing_anew():
     for alpha, limit in ((0.3, (1, 2, 3)), (1.0, (4, 4, 4))):
         search(2, limit=limit, alpha=alpha)
     assert beam._cache_size() == before
+
+
+@pytest.mark.parametrize("V", [5, 96, 1000, 1024])
+def test_the_largest_of_many_are_top_k(V):
+    x = jax.random.normal(jax.random.key(V), (3, 2, V))
+    for found, expected in zip(largest(x, 3, 16), jax.lax.top_k(x, 3), strict=True):
+        np.testing.assert_array_equal(found, expected)
