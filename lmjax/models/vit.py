@@ -20,7 +20,7 @@ from lmjax.losses import cross_entropy
 from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
 from lmjax.nn.attention import attention, attention_weights
 from lmjax.nn.dropout import dropout, fold
-from lmjax.nn.linear import linear, linear_params
+from lmjax.nn.linear import exact_gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
 from lmjax.param import Param, normal, zeros
 
@@ -86,15 +86,10 @@ def hidden(params, config, images, *, key=None, weights=False):
         with jax.named_scope(f"block{i}"):
             now = fold(key, "block", i)
             x, seen = block(
-                p, x, partial(attend, key=now), norm=norm, mlp=partial(mlp, activation=gelu), rate=rate, key=now
+                p, x, partial(attend, key=now), norm=norm, mlp=partial(mlp, activation=exact_gelu), rate=rate, key=now
             )
         kept.append(seen)
     return norm(params["norm"], x), kept
-
-
-def gelu(x):
-    """By the error function, as the published weights were trained."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 def patches(images, config):
