@@ -1,6 +1,7 @@
 """Official files: the user's folder first, then the cache, then the URL; never another file than the registered one."""
 
 import gzip
+import hashlib
 import re
 
 import pytest
@@ -129,3 +130,12 @@ def test_registered_files_are_complete():
             assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
             assert file.url.startswith("https://")
             assert file.bytes > 100_000
+
+
+def test_a_file_in_latin_1_at_its_place_is_utf8_here(tmp_path):
+    content = "naïve ½\n"
+    (tmp_path / "old.txt").write_bytes(content.encode("latin-1"))
+    whole = content.encode()
+    url, digest = (tmp_path / "old.txt").as_uri(), hashlib.sha256(whole).hexdigest()
+    file = files.File("train", "new.txt", url, len(whole), digest, latin=True)
+    assert files.read(files.Source("twin", "", (file,))) == {"train": whole}

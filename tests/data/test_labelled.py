@@ -116,3 +116,33 @@ def test_official_counts(source, sizes, classes):
     assert (len(data.train.texts), len(data.test.texts) if data.test else 0) == sizes
     assert len(data.classes) == classes
     assert (data.train.labels == 1).sum() == (747 if source is labelled.SMS else 253)
+
+
+def test_sentence_sets_in_the_forms_they_come_in():
+    """A label before a space, of TREC the coarse one; of mr a file for each class."""
+    trec = labelled._sentence_lines("trec", {"train": b"DESC:manner How ?\nNUM:date When was it ?\n"})
+    assert trec == {"train": [(1, "DESC", "How ?"), (2, "NUM", "When was it ?")]}
+    sst = labelled._sentence_lines("sst2", {"test": "1 a fine\u2028film\n".encode()})
+    assert sst == {"test": [(1, "1", "a fine\u2028film")]}
+    both = labelled._sentence_lines("mr", {"pos": b"good \nbetter\n", "neg": b"bad\n"})
+    assert both == {"train": [(1, "pos", "good"), (2, "pos", "better"), (1, "neg", "bad")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "sizes"),
+    [
+        ("sst2", 2, (6920, 872, 1821)),
+        ("sst1", 5, (8544, 1101, 2210)),
+        ("trec", 6, (5452, 0, 500)),
+        ("mr", 2, (10_662, 0, 0)),
+    ],
+)
+def test_sentence_sets(name, classes, sizes):
+    """Kim 2014, table 1; Socher et al. 2013 for SST's splits."""
+    source = labelled.SENTENCES[name]
+    if not DATA or any(files.locate(file, source.name, Path(DATA)) is None for file in source.files):
+        pytest.skip(f"LMJAX_DATA={DATA or '(not set)'} has no {name}")
+    data = load_labelled(name, DATA)
+    parts = (data.train, data.valid, data.test)
+    assert tuple(len(part.texts) if part else 0 for part in parts) == sizes
+    assert len(data.classes) == classes

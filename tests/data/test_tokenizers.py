@@ -1,7 +1,9 @@
 """Tokenizers: the papers' vocabularies, there and back, saved and loaded to the same, and refusals in one line."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from lmjax.data.text import Splits
 from lmjax.data.tokenizers import BPE, Character, Word
 from lmjax.errors import UserError
 
+DATA = os.environ.get("LMJAX_DATA", "")  # before the fixture that hides it
 TEXT = "To be, or not to be:\n\n  that is the question — naïve 東京 🙂.\n" * 20
 
 
@@ -175,3 +178,52 @@ def test_the_missing_extra_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UserError, match=r"pip install 'lmjax\[text\]'"):
         BPE.train(TEXT)
+
+
+def test_word_pieces_are_berts(tmp_path):
+    """Lower case without accents, marks first and taken as they stand, ## inside a word; saved and read again."""
+    pytest.importorskip("tokenizers")
+    words = tokenizers.wordpiece(TEXT, 100)
+    assert [words.id(mark) for mark in tokenizers.MARKS] == [0, 1, 2, 3, 4]
+    assert words.encode("[MASK] Naïve").tolist() == [4, *words.encode("naive")]
+    assert words.decode(words.encode("To BE, question")) == "to be, question"
+    assert words.encode("xyz").tolist() == [1]  # letters it has never seen: one [UNK] a word
+    cut = tokenizers.choose("wordpiece", Splits("text", "abab abba baba " * 9, ""), 100)
+    assert next(cut.decode([i]) for i in cut.encode("ababab")) in ("ab", "aba", "abab")
+    assert len(cut.encode_lines(["abba", "", "ababab abba"])) == 3
+    words.save(tmp_path / "tokenizer.json")
+    assert tokenizers.load(tmp_path) == words
+    with pytest.raises(UserError, match="a vocabulary of 99 is too small"):
+        tokenizers.wordpiece(TEXT, 99)
+
+
+def test_berts_vocabulary_file(tmp_path):
+    """The longest piece that fits goes first; a list with capitals keeps them."""
+    pytest.importorskip("tokenizers")
+    path = tmp_path / "vocab.txt"
+    listed = [*tokenizers.MARKS, "un", "##aff", "##able", "a", "##ff", ","]
+    path.write_text("\n".join(listed) + "\n")
+    words = tokenizers.load(tmp_path)
+    assert words.vocab == len(listed)
+    assert words.encode("Unaffable, [SEP] aable").tolist() == [5, 6, 7, 10, 3, 8, 7]
+    path.write_text("\n".join([*listed, "Un"]))
+    assert tokenizers.load(path).encode("Unaff unaff").tolist() == [11, 6, 5, 6]
+    path.write_text("\n".join([*listed, "un"]))
+    with pytest.raises(UserError, match="a token stands in it twice"):
+        tokenizers.load(path)
+    path.write_text("\n".join(listed[1:]))
+    with pytest.raises(UserError, match=r"it lacks \[PAD\]"):
+        tokenizers.load(path)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("uncased", 30_522), ("cased", 28_996)])
+def test_published_vocabularies(kind, size):
+    """Through the published lists; the sentence is of Devlin et al. 2019, figure 2."""
+    pytest.importorskip("tokenizers")
+    path = Path(DATA) / "pretrained-vocabs" / f"bert-base-{kind}" / "vocab.txt"
+    if not DATA or not path.is_file():
+        pytest.skip(f"LMJAX_DATA={DATA or '(not set)'} has no vocabulary of bert-base-{kind}")
+    words = tokenizers.load(path)
+    assert words.vocab == size
+    assert len(words.encode("my dog is cute")) == 4
+    assert (words.encode("Paris") == words.encode("paris")).all() == (kind == "uncased")
