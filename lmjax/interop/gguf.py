@@ -217,8 +217,8 @@ def _describe_tokenizer(writer, tokenizer, template) -> None:
     description = json.loads(tokenizer.json) if isinstance(tokenizer, tokenizers.BPE) else {}
     before = _cuts(description.get("pre_tokenizer") or {})
     if description.get("model", {}).get("type") != "BPE" or before is None or description.get("normalizer"):
-        raise UserError(f"a GGUF of ours has a byte-level tokenizer with the cuts of {' or '.join(DIGITS)}: "
-                        "leave this one out")
+        raise UserError(f"a GGUF of ours has a byte-level tokenizer with the cuts of {' or '.join(DIGITS)}, and this "
+                        "model has another: choose a Hugging Face folder for it")
     added = {token["content"]: token for token in description["added_tokens"]}
     ids = description["model"]["vocab"] | {word: token["id"] for word, token in added.items()}
     words = sorted(ids, key=ids.get)

@@ -31,10 +31,14 @@ class Trained(NamedTuple):
     template: str | None = None
 
 
-def load(workdir: str, which="best") -> Trained:
-    """The model of a run of gpt_char or lstm_ptb; `which` checkpoint: "best" by validation loss, or "last"."""
+# By the experiment's name: what its config holds as `model`, and that model's parameters.
+WRITERS = {"gpt_char": (config.GPT, gpt.gpt_params), "lstm_ptb": (config.LSTM, lstm_lm.lstm_params)}
+ENCODERS = {"bert_pretrain": (config.BERT, bert.pretrain_params)}
+
+
+def load(workdir: str, which="best", kinds=WRITERS) -> Trained:
+    """The model of a run of one of `kinds`; `which` checkpoint: "best" by validation loss, or "last"."""
     run = stored(workdir)
-    kinds = {"gpt_char": (config.GPT, gpt.gpt_params), "lstm_ptb": (config.LSTM, lstm_lm.lstm_params)}
     if run["experiment"] not in kinds:
         raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of {', '.join(kinds)}")
     kind, specs = kinds[run["experiment"]]
