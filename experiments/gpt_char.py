@@ -69,6 +69,13 @@ PRESETS = {
         "steps": 600_000, "lr": 6e-4,
         "lr_end": 6e-5, "warmup": 2000, "beta2": 0.95, "evaluate_every": 1000,
     },
+    "gpt3_xl": {
+        "help": "GPT-3 XL's size (1.3 G) over 2,048 tokens, 1 M a step: --dry_run --strategy=mesh plans its memory",
+        "data": "wikitext-2", "tokenizer": "bpe", "vocab": 50257, "model.layers": 24, "model.heads": 16,
+        "model.dim": 2048, "model.context": 2048, "model.dtype": "bfloat16", "model.scan": True, "model.remat": True,
+        "batch": 512, "accumulate": 32, "steps": 300_000, "lr": 2e-4, "lr_end": 2e-5, "warmup": 375, "beta2": 0.95,
+        "evaluate_every": 1000,
+    },
 }  # fmt: skip
 PUBLISHED = {
     "nanogpt_cpu": {"validation_loss": (1.88, "nanoGPT README, CPU recipe", "V")},

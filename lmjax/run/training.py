@@ -130,14 +130,17 @@ def fit(
 
     checkpoints = Checkpoints(session.workdir / "checkpoints", keep=config.keep, best="min")
     like = jax.eval_shape(start_anew)
-    begun = checkpoints.restore(like)
-    start, state, meta = begun or (0, jax.jit(start_anew)(), {})
+    if config.dry_run:  # shapes alone, so that a model larger than this machine can be planned
+        begun, start, state, meta = None, 0, strategy.plan(like), {}
+    else:
+        begun = checkpoints.restore(like)
+        start, state, meta = begun or (0, jax.jit(start_anew)(), {})
     if start > steps:
         raise UserError(
             f"{session.workdir} was trained for {start} steps, {steps} are asked for: choose another --workdir"
         )
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
-    state = strategy.place(state)
+    state = state if config.dry_run else strategy.place(state)
     step = step or make_step(
         loss, tx, accumulate=accumulate, clip=clip, averaging=averaging,
         learning_rate=learning_rate, update_scale=update_scale,

@@ -1,9 +1,10 @@
 """Where a step runs: one device, several by pmap, or a mesh. The step and the model never know.
 
-Each strategy gives the same five functions over the same `State`, so a run may change from one to another:
+Each strategy gives the same six functions over the same `State`, so a run may change from one to another:
 
     place(state)   host values -> devices        compile(step) -> a function (state, batch, key) -> (state, metrics)
     host(state)    devices -> canonical numpy    batch(b)      a global batch [B, ...] -> devices, for the compiled step
+    plan(state)    the shapes of a state -> what `place` would give, as shapes: to compile a step without its memory
     rows(b)        a global batch -> devices, for a plain `jax.jit` over `state.params`: evaluation, sampling
 
 The canonical form, the one in checkpoints, has no device axis anywhere.
@@ -37,6 +38,7 @@ class Strategy(NamedTuple):
     name: str
     devices: tuple
     place: Callable
+    plan: Callable
     batch: Callable
     compile: Callable
     host: Callable
@@ -56,7 +58,7 @@ def local(device=None) -> Strategy:
     def compile(step):
         return jax.jit(lambda state, batch, key: step(state, batch, key, ONE), donate_argnums=0)
 
-    return Strategy("local", (device,), place, batch, compile, jax.device_get, batch)
+    return Strategy("local", (device,), place, lambda state: state, batch, compile, jax.device_get, batch)
 
 
 def data_parallel(devices=None) -> Strategy:
@@ -82,6 +84,11 @@ def data_parallel(devices=None) -> Strategy:
         # Replicated first: a state that arrives on one device and returns on all would be traced twice.
         return jax.device_put(state.replace(carry=()), everywhere, may_alias=False).replace(carry=batch(state.carry))
 
+    def plan(state):
+        carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, x.shape[0] // n, *x.shape[1:]), x.dtype), state.carry)
+        whole = jax.tree.map(lambda x: planned(x, everywhere), state.replace(carry=()))
+        return whole.replace(carry=jax.tree.map(lambda x: planned(x, split), carry))
+
     def host(state):
         state = jax.device_get(state)
         return state.replace(carry=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state.carry))
@@ -96,7 +103,7 @@ def data_parallel(devices=None) -> Strategy:
             devices=devices,
         )
 
-    return Strategy("pmap", devices, place, batch, compile, host, lambda tree: spread(tree, split))
+    return Strategy("pmap", devices, place, plan, batch, compile, host, lambda tree: spread(tree, split))
 
 
 RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "mlp": "model", "cells": "model"}
@@ -142,6 +149,9 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
     def place(state):
         return jax.device_put(state, shardings(state), may_alias=False)
 
+    def plan(state):
+        return jax.tree.map(planned, state, shardings(state))
+
     def batch(tree):
         for x in jax.tree.leaves(tree):
             check_divides(x.shape[0], shape.get(rules["batch"], 1))
@@ -155,7 +165,12 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
         return jax.jit(pinned, donate_argnums=0)
 
     name = "mesh of " + " x ".join(f"{size} {axis}" for axis, size in shape.items())
-    return Strategy(name, devices, place, batch, compile, jax.device_get, lambda tree: spread(tree, rows))
+    return Strategy(name, devices, place, plan, batch, compile, jax.device_get, lambda tree: spread(tree, rows))
+
+
+def planned(x, sharding):
+    """The shape of an array that is to lie so."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def spread(tree, sharding):

@@ -52,6 +52,11 @@ RUNS = {
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
     ],
+    "translations": [
+        "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
+        "--shapes=2", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
+        "--model.hidden=16", "--model.dropout_attention=0.1",
+    ],
 }  # fmt: skip
 
 
@@ -117,13 +122,25 @@ def digits(folder, rng):
         write_idx(folder / file.name, np.array(values).reshape(shape))
 
 
+def pairs(folder, words):
+    """Sentences of one to six words and the same turned round."""
+    folder.mkdir()
+    lines = [words[i : i + 1 + i % 6] for i in range(120)]
+    for split, some in (("train", lines), ("valid", lines[:20]), ("test", lines[:4])):
+        (folder / f"{split}.aa").write_text("".join(" ".join(line) + "\n" for line in some))
+        (folder / f"{split}.bb").write_text("".join(" ".join(line[::-1]) + "\n" for line in some))
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
+    if name == "translations":
+        pytest.importorskip("sacrebleu", reason="the translate extra is absent")
     rng = random.Random(name)
     words = [rng.choice(["the", "cat", "sat", "on", "a", "mat"]) for _ in range(600)]
     (tmp_path / "text.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(0, 600, 6)))
     (tmp_path / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
     digits(tmp_path / "twin", rng)
+    pairs(tmp_path / "pairs", words)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     end_of(start(name, whole))
     steps, inside = steps_saved(whole), 0

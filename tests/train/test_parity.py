@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.models import bert, gpt, lstm_lm, vit
+from lmjax.models import bert, gpt, lstm_lm, rnnsearch, seq2seq, vit
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
@@ -48,6 +48,13 @@ def masked(i):
     }  # fmt: skip
 
 
+def sentence_pairs(i):
+    """Sources and targets of very different length."""
+    source, target = batch(i), batch(i + STEPS)
+    given = {name: target[name] for name in ("tokens", "targets", "weights")}
+    return {"source": source["tokens"], "seen": source["weights"] > 0, **given}
+
+
 class Family(NamedTuple):
     specs: dict
     loss: object
@@ -75,6 +82,18 @@ def bert_family():
     return Family(bert.pretrain_params(c), lambda p, b, k, s: bert.bert_pretrain_loss(p, c, b, k, s), (), masked)
 
 
+def seq2seq_family():
+    c = config.Seq2Seq(V, V, layers=2, heads=4, dim=32, hidden=64, shared=True, dropout=0.0)
+    loss = lambda p, b, k, s: seq2seq.seq2seq_loss(p, c, b, k, s, smoothing=0.1)  # noqa: E731
+    return Family(seq2seq.seq2seq_params(c), loss, (), sentence_pairs)
+
+
+def rnnsearch_family():
+    c = config.RNNSearch(V, V, embed=16, dim=32, dropout=0.0)
+    loss = lambda p, b, k, s: rnnsearch.rnnsearch_loss(p, c, b, k, s)  # noqa: E731
+    return Family(rnnsearch.rnnsearch_params(c), loss, (), sentence_pairs)
+
+
 FAMILIES = {
     "gpt": gpt_family,
     "gpt scanned": lambda: gpt_family(scan=True),
@@ -83,6 +102,8 @@ FAMILIES = {
     "lstm tied": lambda: lstm_family(tied=True),
     "vit": vit_family,
     "bert": bert_family,
+    "seq2seq": seq2seq_family,
+    "rnnsearch": rnnsearch_family,
 }
 
 STRATEGIES = {
@@ -125,7 +146,9 @@ def alone():
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
-        *itertools.product(["gpt", "lstm", "bert"], STRATEGIES),
+        *itertools.product(["gpt", "lstm", "bert", "seq2seq"], STRATEGIES),
+        ("rnnsearch", "pmap over 8"),
+        ("rnnsearch", "mesh 4x2"),
         ("vit", "pmap over 8"),
         ("vit", "mesh 4x2"),
         ("gpt scanned", "mesh 4x2"),
@@ -140,13 +163,13 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8"),
-     ("vit", None), ("bert", None)],
+     ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None)],
 )  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))
 
 
-@pytest.mark.parametrize("name", ["gpt", "lstm", "bert"])
+@pytest.mark.parametrize("name", ["gpt", "lstm", "bert", "seq2seq"])
 def test_a_forgotten_sum_over_devices_is_caught(name, alone, monkeypatch):
     broken = parallel.data_parallel()
     monkeypatch.setattr(jax.lax, "psum", lambda x, axis: x)
