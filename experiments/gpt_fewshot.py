@@ -37,7 +37,6 @@ class Config:
     longest: int = setting(60, "words of a text that are shown", low=1)
     rows: int = setting(16, "queries read at once", low=1)
     seed: int = setting(0, "of the draws", low=0)
-    quiet: bool = setting(False, "print nothing but the results")
 
 
 def main(config):
