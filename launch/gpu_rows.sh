@@ -17,10 +17,12 @@ row() { # NAME SCRIPT [flags]
         ${LMJAX_RUN:-bash launch/run.sh} "$@" --workdir="$runs/$name" || echo "$name stopped with status $?"
 }
 
-for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large gal_medium_tied gal_large_tied awd}; do
+for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large gal_medium_tied gal_large_tied \
+    transformer_de_en rnn_de_en tiny_en_de awd}; do
     case $wanted in
     nanogpt_gpu) row "$wanted" experiments/gpt_char.py --preset=nanogpt_gpu ;;
     zaremba_* | gal_* | awd) row "$wanted" experiments/lstm_ptb.py --preset="$wanted" ;;
+    *_de_en | *_en_de) row "$wanted" experiments/translate_multi30k.py --preset="$wanted" ;;
     *) echo "unknown row $wanted" >&2; exit 2 ;;
     esac
 done
