@@ -1,7 +1,6 @@
 """How fast a GPT generates with its cache: lmjax beside transformers' `generate`, in turn on one machine.
 
-    bash launch/run.sh experiments/bench_generate.py --peer=experiments/peers/generate_hf.py \
-        --peer_python=PYTHON
+    bash launch/run.sh experiments/bench_generate.py --peer=experiments/peers/generate_hf.py --peer_python=PYTHON
 
 Greedy, random weights, fp32; what counts are new tokens a second over all rows. The peer is a script that takes
 --layers, --heads, --dim, --vocab, --batch, --prompt, --new, --runs and --threads and prints one JSON line with
