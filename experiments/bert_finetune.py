@@ -11,6 +11,9 @@ itself, with the first seed on validation sentences, and so is the epoch whose w
 once a seed. trec and conll2000 have no validation set: it is a tenth of training, drawn once. A run that was stopped
 goes on behind the last seed that was done.
 
+Measured on TREC (three epochs at 1e-3, five seeds): from the second run in bert_pretrain.py's page, whose masked words
+are not learnt yet, 75.2 ± 3.0, from random weights 82.0 ± 1.3: it costs rather than gains.
+
 Figures are in percent: accuracy, and of tags the F1 of chunks as conlleval counts them.
 
 Paper: Devlin et al. 2019, sections 4 and 5.3 (a word's tag on its first piece). Departures: half a cosine in place of a

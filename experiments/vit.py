@@ -2,17 +2,18 @@
 
     bash launch/run.sh experiments/vit.py
 
-trains on the 8 x 8 digits that scikit-learn carries (nothing to download; pip install 'lmjax[digits]') and ends with
-the accuracy on its last 360 in percent.
+trains on the 8 x 8 digits that scikit-learn carries (nothing to download; pip install 'lmjax[digits]') for half a
+minute of one core and ends with the accuracy on 360 of them in percent: 98.6.
 
     bash launch/run.sh experiments/vit.py --preset=mnist --data_dir=DATA
 
-is MNIST from scratch. Needs the four IDX files under DATA/mnist, or a connection to fetch them. --data=FOLDER takes IDX
-files of your own.
+is MNIST from scratch: 99.32 % of the test images (seed 0, its positions from N(0, 0.02) still), in 26 minutes of one
+core that had other work; a step takes a core 0.11 s, so 16 minutes of one alone. Needs the four IDX files under
+DATA/mnist, or a connection to fetch them. --data=FOLDER takes IDX files of your own.
 
 rollout.png in the workdir has, for some test images and those that were called wrongly, how much of the answer came
-from each patch. Sizes, rates and shifts were chosen on validation images cut from the end of training; the test images
-are read once, at the end.
+from each patch. Validation images are cut from the end of training; what was chosen for the digits was chosen on them,
+and the test images are read once, at the end.
 
 Papers: Dosovitskiy et al. 2021 (ViT), which has no figure on MNIST; Abnar & Zuidema 2020 (attention rollout).
 Departure: it is small, and trained on the task alone, with images moved by a pixel or two.
