@@ -73,7 +73,7 @@ PRESETS = {
         "source": "en", "target": "de", "tokens": "moses", "vocab": 10_000, "model.layers": 4, "model.heads": 4,
         "model.dim": 128, "model.hidden": 256, "model.shared": True, "model.dropout": 0.3, "rows": 0,
         "epochs": 50, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
-        "beam": 5,
+        "beam": 5, "alpha": 2.0,
     },
 }  # fmt: skip
 LADDER, RUNG = "pytorch-seq2seq legacy 6", "pytorch-seq2seq legacy 4"
@@ -105,7 +105,7 @@ def main(config):
 
     train, valid = tokens(text.train), tokens(text.valid)
     tests = {name: tokens(split) for name, split in text.tests.items()}
-    with session("translate_multi30k", config) as run:
+    with session("translate_multi30k", config, may_change=("beam", "alpha")) as run:
         if config.vocab:
             source = target = pairs.joint_vocabulary([*train.source, *train.target], config.vocab)
         else:

@@ -16,7 +16,7 @@ from lmjax.errors import Interrupted, UserError
 from lmjax.run import flags, preflight, record
 from lmjax.run.log import Log
 from lmjax.run.options import Run
-from lmjax.run.workdir import workdir, write
+from lmjax.run.workdir import MAY_CHANGE, workdir, write
 from lmjax.train import loop, parallel
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
@@ -55,9 +55,14 @@ class Outcome(NamedTuple):
 
 
 @contextmanager
-def session(experiment: str, config):
-    """The workdir of a run, locked against a second process, and its signals."""
-    with workdir(config.workdir or fresh(experiment), experiment, config) as folder, interrupts() as interrupt:
+def session(experiment: str, config, may_change=()):
+    """The workdir of a run, locked against a second process, and its signals.
+
+    may_change: settings that decide what is done with the trained model alone, so that a finished run may be asked
+    again with others.
+    """
+    free = (*MAY_CHANGE, *may_change)
+    with workdir(config.workdir or fresh(experiment), experiment, config, free) as folder, interrupts() as interrupt:
         interrupt.publish(None)  # nothing to save yet
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))

@@ -31,8 +31,7 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE):
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
             _same(path, stored(folder), asked, may_change)
-        else:
-            write(folder / "config.json", asked)
+        write(folder / "config.json", asked)  # of the last start, where it may differ from the first
         yield folder
 
 
