@@ -74,24 +74,24 @@ def main(config):
     from lmjax.train import optim
 
     text = load_text(config.data, config.data_dir or None)
-    tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
-    model = sized(config.model, tokenizer.vocab)
-    rows = masked_pairs(documents(text.train, tokenizer), tokenizer, config.batch, model.context, config.seed)
-    held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)
-
-    def loss(params, batch, key, carry):
-        return bert.bert_pretrain_loss(params, model, batch, key, carry)
-
-    @jax.jit
-    def sums(params, batch):
-        _, (weight, metrics, _) = loss(params, batch, None, ())
-        x = bert.encode(params, model, batch)
-        x = jax.numpy.take_along_axis(x, batch["places"][:, :, None], axis=1)
-        right = bert.masked_logits(params, model, x).argmax(-1) == batch["targets"]
-        return metrics | {"masked_accuracy": (right * batch["weights"]).sum(), "weight": weight}
-
     with session("bert_pretrain", config) as run:
-        tokenizer.save(run.workdir / "tokenizer.json")
+        tokenizer = tokenizers.kept(
+            run.workdir / "tokenizer.json", lambda: tokenizers.choose(config.tokenizer, text, config.vocab)
+        )
+        model = sized(config.model, tokenizer.vocab)
+        rows = masked_pairs(documents(text.train, tokenizer), tokenizer, config.batch, model.context, config.seed)
+        held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)
+
+        def loss(params, batch, key, carry):
+            return bert.bert_pretrain_loss(params, model, batch, key, carry)
+
+        @jax.jit
+        def sums(params, batch):
+            _, (weight, metrics, _) = loss(params, batch, None, ())
+            x = bert.encode(params, model, batch)
+            x = jax.numpy.take_along_axis(x, batch["places"][:, :, None], axis=1)
+            right = bert.masked_logits(params, model, x).argmax(-1) == batch["targets"]
+            return metrics | {"masked_accuracy": (right * batch["weights"]).sum(), "weight": weight}
 
         def validate(params):
             total = {}

@@ -89,7 +89,7 @@ PUBLISHED = {
 def main(config):
     import math
 
-    from lmjax.data import batches, pairs
+    from lmjax.data import batches, pairs, tokenizers
     from lmjax.evaluate.perplexity import compile_loss, mean_nll
     from lmjax.evaluate.translation import bleu
     from lmjax.run.training import best_params, finish, fit, session
@@ -107,11 +107,14 @@ def main(config):
     tests = {name: tokens(split) for name, split in text.tests.items()}
     with session("translate_multi30k", config, may_change=("beam", "alpha")) as run:
         if config.vocab:
-            source = target = pairs.joint_vocabulary([*train.source, *train.target], config.vocab)
+            both = [*train.source, *train.target]
+            source = tokenizers.kept(run.workdir / "source.json", lambda: pairs.joint_vocabulary(both, config.vocab))
+            target = tokenizers.kept(run.workdir / "target.json", lambda: source)
         else:
-            source, target = (pairs.word_vocabulary(side) for side in train)
-        for name, vocabulary in (("source", source), ("target", target)):
-            vocabulary.save(run.workdir / f"{name}.json")
+            source, target = (
+                tokenizers.kept(run.workdir / f"{name}.json", lambda side=side: pairs.word_vocabulary(side))
+                for name, side in (("source", train.source), ("target", train.target))
+            )
         network = config.rnn if config.network == "rnn" else config.model
         model, begin = sized_pair(network, source.vocab, target.vocab), target.id(pairs.BEGIN)
         kind = family(model)

@@ -209,6 +209,19 @@ def choose(kind: str, text, size: int) -> Tokenizer:
     return load(kind)
 
 
+def kept(path, make) -> Tokenizer:
+    """The tokenizer that a run saved at `path`; where there is none yet, `make()`'s, saved there.
+
+    A run that goes on reads its own again: pairs of equal counts merge in an order that changes from training to
+    training in the tokenizers library where a word's last unit is marked.
+    """
+    if Path(path).exists():
+        return load(path)
+    made = make()
+    made.save(path)
+    return made
+
+
 def load(path) -> Tokenizer:
     """Read a tokenizer: ours as saved, the `tokenizers` library's tokenizer.json, GPT-2's two files by the first, or
     BERT's vocab.txt.

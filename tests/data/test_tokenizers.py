@@ -227,3 +227,9 @@ def test_published_vocabularies(kind, size):
     assert words.vocab == size
     assert len(words.encode("my dog is cute")) == 4
     assert (words.encode("Paris") == words.encode("paris")).all() == (kind == "uncased")
+
+
+def test_a_run_that_goes_on_keeps_the_tokenizer_it_began_with(tmp_path):
+    first = tokenizers.kept(tmp_path / "tokenizer.json", lambda: tokenizers.Character.train("abc"))
+    again = tokenizers.kept(tmp_path / "tokenizer.json", lambda: tokenizers.Character.train("xyz"))
+    assert first == again == tokenizers.Character("abc")
