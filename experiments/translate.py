@@ -20,7 +20,8 @@ class Config:
     input: str = setting("", "a UTF-8 file of lines to translate, plain or .gz")
     output: str = setting("", "file to write the translations to; default: the screen")
     beam: int = setting(5, "hypotheses of a sentence; 1: greedy", low=1)
-    alpha: float = setting(1.0, "of the length penalty, ((5 + length) / 6)^alpha", low=0.0)
+    alpha: float = setting(1.0, "of the length penalty, ((offset + length) / (offset + 1))^alpha", low=0.0)
+    offset: float = setting(5.0, "of the length penalty: 5 is GNMT's, 0 divides by length^alpha as fairseq", low=0.0)
     checkpoint: str = setting("best", "by validation loss, or the last", choices=("best", "last"))
 
 
@@ -40,7 +41,8 @@ def main(config):
         lines = decode(files.read_bytes(config.input), config.input).removesuffix("\n").split("\n")
     translator = translating.load(config.workdir, config.checkpoint)
     lines = [translator.tokens(line) for line in lines]
-    said = "\n".join(translating.translate(translator, lines, width=config.beam, alpha=config.alpha))
+    settings = {"width": config.beam, "alpha": config.alpha, "offset": config.offset}
+    said = "\n".join(translating.translate(translator, lines, **settings))
     if not config.output:
         print(said)
         return

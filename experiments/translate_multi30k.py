@@ -55,7 +55,8 @@ class Config(Run):
     average: int = setting(0, "epochs at the end whose weights are averaged; 0: the best epoch's", low=0)
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     beam: int = setting(1, "hypotheses of a sentence; 1: greedy", low=1)
-    alpha: float = setting(1.0, "of the length penalty, ((5 + length) / 6)^alpha", low=0.0)
+    alpha: float = setting(1.0, "of the length penalty, ((offset + length) / (offset + 1))^alpha", low=0.0)
+    offset: float = setting(5.0, "of the length penalty: 5 is GNMT's, 0 divides by length^alpha as fairseq", low=0.0)
 
 
 PRESETS = {
@@ -73,7 +74,7 @@ PRESETS = {
         "source": "en", "target": "de", "tokens": "moses", "vocab": 10_000, "model.layers": 4, "model.heads": 4,
         "model.dim": 128, "model.hidden": 256, "model.shared": True, "model.dropout": 0.3, "rows": 0,
         "epochs": 50, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
-        "beam": 5, "alpha": 2.0,
+        "beam": 5, "offset": 0.0,
     },
 }  # fmt: skip
 LADDER, RUNG = "pytorch-seq2seq legacy 6", "pytorch-seq2seq legacy 4"
@@ -105,7 +106,7 @@ def main(config):
 
     train, valid = tokens(text.train), tokens(text.valid)
     tests = {name: tokens(split) for name, split in text.tests.items()}
-    with session("translate_multi30k", config, may_change=("beam", "alpha")) as run:
+    with session("translate_multi30k", config, may_change=("beam", "alpha", "offset")) as run:
         if config.vocab:
             both = [*train.source, *train.target]
             source = tokenizers.kept(run.workdir / "source.json", lambda: pairs.joint_vocabulary(both, config.vocab))
@@ -162,7 +163,8 @@ def main(config):
         metrics = {"validation_perplexity": min(line["perplexity"] for line in outcome.history)}
         signature = ""
         for name, split in tests.items():
-            said = translate(translator, split.source, width=config.beam, alpha=config.alpha, check=run.check)
+            said = translate(translator, split.source, width=config.beam, alpha=config.alpha, offset=config.offset,
+                             check=run.check)  # fmt: skip
             (run.workdir / f"{name}.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
             metrics[f"bleu_{name.removeprefix('test_')}"], signature = bleu(said, split.target)
             if name == next(iter(tests)):

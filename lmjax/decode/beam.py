@@ -39,9 +39,12 @@ class Found(NamedTuple):
     length: jax.Array
 
 
-def length_penalty(length, alpha):
-    """((5 + length) / 6)^alpha: what a log-probability is divided by (Wu et al. 2016, eq. 14). alpha 0: one."""
-    return ((5.0 + length) / 6.0) ** alpha
+def length_penalty(length, alpha, offset=5.0):
+    """((offset + length) / (offset + 1))^alpha: what a log-probability is divided by. alpha 0: one.
+
+    With offset 5 GNMT's (Wu et al. 2016, eq. 14), with 0 length^alpha, as fairseq has it.
+    """
+    return ((offset + length) / (offset + 1.0)) ** alpha
 
 
 class _State(NamedTuple):
@@ -54,10 +57,12 @@ class _State(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("decoder", "width", "room"))
-def beam(decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, begin, end, alpha) -> Found:
+def beam(
+    decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, begin, end, alpha, offset=5.0
+) -> Found:
     """The `width` best sentences of up to `room` tokens for each row of `inputs`, as far as the beam finds them.
 
-    limit: int [B] <= room, tokens a row may have. begin, end: token ids; alpha: of the length penalty; all traced.
+    limit: int [B] <= room, tokens a row may have. begin, end: token ids; alpha, offset: of the length penalty; all traced.
     A hypothesis ends where `end` is among the W likeliest continuations of its sentence; a sentence is done when W have
     ended, or at its limit, where what goes on counts as ended but stands behind what has. Width 1 is greedy search.
     """
@@ -83,7 +88,7 @@ def beam(decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, 
         lines = lax.dynamic_update_slice(lines, tokens[:, :, None], (0, 0, i))
         first = jnp.arange(tokens.shape[1])[None] < W
         ends = is_end & first & active & (total > WORST / 2)
-        score = jnp.where(ends, total / length_penalty(i + 1.0, alpha), 2 * WORST)
+        score = jnp.where(ends, total / length_penalty(i + 1.0, alpha, offset), 2 * WORST)
         fresh = Found(lines, score, jnp.full(score.shape, i + 1))
         ended = top(jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), state.ended, fresh), W)
         # Going on: the first W that have not ended.
@@ -96,7 +101,7 @@ def beam(decoder: BeamDecoder, params, inputs, limit, *, width: int, room: int, 
 
     state = lax.while_loop(lambda state: going(state).any(), one, state)
     length = jnp.minimum(state.i, limit)[:, None]
-    cut = Found(state.tokens, state.total / length_penalty(length.astype(jnp.float32), alpha),
+    cut = Found(state.tokens, state.total / length_penalty(length.astype(jnp.float32), alpha, offset),
                 jnp.broadcast_to(length, (B, W)))  # fmt: skip
     joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), state.ended, cut)
     behind = CUT - jnp.arange(W, dtype=jnp.float32)  # what goes on is sorted already, and of one length

@@ -56,13 +56,13 @@ def family(model) -> Family:
 
 
 def translate(
-    translator: Translator, lines: Sequence[str], *, width: int = 5, alpha: float = 0.6, rows: int = 64,
-    check=lambda: None,
+    translator: Translator, lines: Sequence[str], *, width: int = 5, alpha: float = 0.6, offset: float = 5.0,
+    rows: int = 64, check=lambda: None,
 ) -> list[str]:  # fmt: skip
     """The translation of each tokenised line, as tokens with spaces between.
 
-    width: of the beam; 1 is greedy. alpha: of GNMT's length penalty. A translation has at most 1.5 times the tokens of
-    its source and ten more.
+    width: of the beam; 1 is greedy. alpha, offset: of the length penalty. A translation has at most 1.5 times the tokens
+    of its source and ten more.
     """
     source = pairs.encode(translator.source, lines)
     begin, end = translator.target.id(pairs.BEGIN), translator.target.id(pairs.END)
@@ -75,7 +75,7 @@ def translate(
         limit = np.minimum(longest(translator.model, batch["seen"].sum(1)), room).astype(np.int32)
         found = beam(
             program, translator.params, (batch["source"], batch["seen"]), limit,
-            width=width, room=int(room), begin=begin, end=end, alpha=alpha,
+            width=width, room=int(room), begin=begin, end=end, alpha=alpha, offset=offset,
         )  # fmt: skip
         for i, ids in zip(who, jax.device_get(found.tokens[:, 0]), strict=False):
             said[i] = pairs.words(translator.target, ids)

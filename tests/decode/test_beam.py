@@ -102,6 +102,7 @@ def test_the_penalty_is_gnmts_and_favours_longer_sentences():
     assert length_penalty(7, 1.0) == 2.0
     assert length_penalty(7, 0.0) == 1.0
     assert math.isclose(length_penalty(1, 0.6), 1.0)
+    assert length_penalty(7, 1.0, offset=0.0) == 7.0  # fairseq's
     lengths = [search(V**N, alpha=alpha).length[:, 0].sum() for alpha in (0.0, 5.0)]
     assert lengths[1] > lengths[0]
 
