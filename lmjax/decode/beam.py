@@ -62,7 +62,7 @@ def beam(
 ) -> Found:
     """The `width` best sentences of up to `room` tokens for each row of `inputs`, as far as the beam finds them.
 
-    limit: int [B] <= room, tokens a row may have. begin, end: token ids; alpha, offset: of the length penalty; all traced.
+    limit: int [B] <= room, tokens a row may have. begin, end: token ids. alpha, offset: of length_penalty. All traced.
     A hypothesis ends where `end` is among the W likeliest continuations of its sentence; a sentence is done when W have
     ended, or at its limit, where what goes on counts as ended but stands behind what has. Width 1 is greedy search.
     """

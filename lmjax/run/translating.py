@@ -61,8 +61,8 @@ def translate(
 ) -> list[str]:  # fmt: skip
     """The translation of each tokenised line, as tokens with spaces between.
 
-    width: of the beam; 1 is greedy. alpha, offset: of the length penalty. A translation has at most 1.5 times the tokens
-    of its source and ten more.
+    width: of the beam; 1 is greedy. alpha, offset: of the length penalty. A translation has at most 1.5 times the
+    tokens of its source and ten more.
     """
     source = pairs.encode(translator.source, lines)
     begin, end = translator.target.id(pairs.BEGIN), translator.target.id(pairs.END)
