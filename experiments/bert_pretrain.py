@@ -74,10 +74,9 @@ def main(config):
     from lmjax.train import optim
 
     text = load_text(config.data, config.data_dir or None)
+    tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
     with session("bert_pretrain", config) as run:
-        tokenizer = tokenizers.kept(
-            run.workdir / "tokenizer.json", lambda: tokenizers.choose(config.tokenizer, text, config.vocab)
-        )
+        tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
         model = sized(config.model, tokenizer.vocab)
         rows = masked_pairs(documents(text.train, tokenizer), tokenizer, config.batch, model.context, config.seed)
         held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)

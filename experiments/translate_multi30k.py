@@ -106,16 +106,15 @@ def main(config):
 
     train, valid = tokens(text.train), tokens(text.valid)
     tests = {name: tokens(split) for name, split in text.tests.items()}
+    if config.vocab:
+        vocabularies = [pairs.joint_vocabulary([*train.source, *train.target], config.vocab)] * 2
+    else:
+        vocabularies = [pairs.word_vocabulary(side) for side in train]
     with session("translate_multi30k", config, may_change=("beam", "alpha", "offset")) as run:
-        if config.vocab:
-            both = [*train.source, *train.target]
-            source = tokenizers.kept(run.workdir / "source.json", lambda: pairs.joint_vocabulary(both, config.vocab))
-            target = tokenizers.kept(run.workdir / "target.json", lambda: source)
-        else:
-            source, target = (
-                tokenizers.kept(run.workdir / f"{name}.json", lambda side=side: pairs.word_vocabulary(side))
-                for name, side in (("source", train.source), ("target", train.target))
-            )
+        source, target = (
+            tokenizers.kept(run.workdir / f"{name}.json", made)
+            for name, made in zip(("source", "target"), vocabularies, strict=True)
+        )
         network = config.rnn if config.network == "rnn" else config.model
         model, begin = sized_pair(network, source.vocab, target.vocab), target.id(pairs.BEGIN)
         kind = family(model)

@@ -209,15 +209,14 @@ def choose(kind: str, text, size: int) -> Tokenizer:
     return load(kind)
 
 
-def kept(path, make) -> Tokenizer:
-    """The tokenizer that a run saved at `path`; where there is none yet, `make()`'s, saved there.
+def kept(path, made: Tokenizer) -> Tokenizer:
+    """The tokenizer that a run saved at `path`; where there is none yet, `made`, saved there.
 
     A run that goes on reads its own again: pairs of equal counts merge in an order that changes from training to
-    training in the tokenizers library where a word's last unit is marked.
+    training in the tokenizers library where a word's first or last unit is marked.
     """
     if Path(path).exists():
         return load(path)
-    made = make()
     made.save(path)
     return made
 

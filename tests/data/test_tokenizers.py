@@ -230,6 +230,6 @@ def test_published_vocabularies(kind, size):
 
 
 def test_a_run_that_goes_on_keeps_the_tokenizer_it_began_with(tmp_path):
-    first = tokenizers.kept(tmp_path / "tokenizer.json", lambda: tokenizers.Character.train("abc"))
-    again = tokenizers.kept(tmp_path / "tokenizer.json", lambda: tokenizers.Character.train("xyz"))
+    first = tokenizers.kept(tmp_path / "tokenizer.json", tokenizers.Character.train("abc"))
+    again = tokenizers.kept(tmp_path / "tokenizer.json", tokenizers.Character.train("xyz"))
     assert first == again == tokenizers.Character("abc")

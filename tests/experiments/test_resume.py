@@ -55,7 +55,7 @@ RUNS = {
     ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
-        "--shapes=2", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
+        "--shapes=1", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
         "--model.hidden=16", "--model.dropout_attention=0.1",
     ],
 }  # fmt: skip
