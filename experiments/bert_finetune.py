@@ -251,33 +251,16 @@ def beginning(config, train):
 
 def pretrained(start: str):
     """(params, config.BERT, tokenizer) of a run of bert_pretrain.py, a Hugging Face folder or a package."""
-    import jax
-
-    from lmjax import param
-    from lmjax.data import tokenizers
     from lmjax.interop import published
-    from lmjax.models import bert
-    from lmjax.run.settings import from_json
-    from lmjax.run.workdir import stored
-    from lmjax.train.checkpoint import Checkpoints
+    from lmjax.run import models
 
     folder = Path(start).expanduser()
-    if not (folder / "checkpoints").is_dir():
-        found = published.load(start)
-        if not isinstance(found.model, BERT) or found.tokenizer is None:
-            raise UserError(f"--start={start} is no BERT with a tokenizer: expected one, or a run of bert_pretrain.py")
-        return found.params, found.model, found.tokenizer
-    run = stored(start)
-    if run["experiment"] != "bert_pretrain":
-        raise UserError(f"--start={start} is a run of {run['experiment']}: expected one of bert_pretrain")
-    tokenizer = tokenizers.load(folder / "tokenizer.json")
-    model = sized(from_json(BERT, run["config"].get("model"), f"{start}/config.json"), tokenizer.vocab)
-    found = Checkpoints(folder / "checkpoints", best="min").restore_params(
-        param.shapes(bert.pretrain_params(model)), which="last"
-    )
-    if found is None:
-        raise UserError(f"--start={start} holds no checkpoint yet: train longer, or lower --save_every")
-    return jax.device_put(found[1]), model, tokenizer
+    if (folder / "checkpoints").is_dir():
+        return models.load(str(folder), "last", models.ENCODERS, flag="--start")[:3]
+    found = published.load(start)
+    if not isinstance(found.model, BERT) or found.tokenizer is None:
+        raise UserError(f"--start={start} is no BERT with a tokenizer: expected one, or a run of bert_pretrain.py")
+    return found.params, found.model, found.tokenizer
 
 
 if __name__ == "__main__":

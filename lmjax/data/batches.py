@@ -16,6 +16,14 @@ import numpy as np
 from lmjax.errors import UserError
 
 
+def drawn_from(seed: int, number: int) -> np.random.Generator:
+    """The randomness of one step or epoch: a function of (seed, number).
+
+    Philox is counter-based: so keyed its streams are independent, and cheap to begin.
+    """
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64)))
+
+
 def windows(tokens, batch: int, context: int, seed: int):
     """Random windows, as nanoGPT draws them: `batch(step)` has `batch` rows of `context` tokens from anywhere.
 
@@ -25,8 +33,7 @@ def windows(tokens, batch: int, context: int, seed: int):
     rows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1)  # [N-T, T+1], a view
 
     def at(step: int) -> dict:
-        # Philox is counter-based: keyed by (seed, step) its streams are independent, and cheap to begin.
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], np.uint64)))
+        rng = drawn_from(seed, step)
         taken = rows[rng.integers(len(rows), size=batch)]
         return _batch(taken[:, :-1], taken[:, 1:], np.ones((batch, context)))
 
@@ -163,7 +170,7 @@ def bucketed(source, target, begin: int, *, rows: int = 0, budget: int = 0, mult
     def order(epoch):
         if epoch not in known:
             known.clear()
-            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            rng = drawn_from(seed, epoch)
             known[epoch] = [rng.permutation(who) for who in members], rng.permutation(len(plan))
         return known[epoch]
 
@@ -234,7 +241,7 @@ def shuffled(count: int, batch: int, seed: int):
         if epoch not in known:
             if len(known) > 2:
                 known.clear()
-            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            rng = drawn_from(seed, epoch)
             known[epoch] = rng.permutation(count)
         return known[epoch]
 
@@ -264,7 +271,7 @@ def _streams(tokens, batch: int, unroll: int) -> np.ndarray:
 
 def _jittered_bounds(targets: int, unroll: int, longest: int, seed: int, epoch: int) -> np.ndarray:
     """Where the windows of an epoch begin and the last ends: int[windows + 1], from 0 to `targets`."""
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+    rng = drawn_from(seed, epoch)
     count = targets // 5 + 1  # none is shorter than 5, so these are enough
     mean = np.where(rng.random(count) < 0.95, unroll, unroll / 2)
     ends = np.cumsum(np.clip(rng.normal(mean, 5).astype(int), 5, longest))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy.sparse import csr_array
 
+from lmjax.data.batches import drawn_from
 from lmjax.errors import UserError
 
 PIECE = 1 << 22  # pairs of words a thread counts at a time: 32 MB, and as much again thrice while they are summed up
@@ -84,7 +85,7 @@ def entries(x: csr_array, group: int, rows: int, turns: int, seed: int):
         nonlocal order
         epoch, first = step // steps, step % steps * size
         if order[0] != epoch:
-            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            rng = drawn_from(seed, epoch)
             order = epoch, rng.permutation(len(word)).astype(np.int32)
         taken = order[1][first : first + size]
         empty = size - len(taken)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmjax.data import files
-from lmjax.data.batches import shuffled
+from lmjax.data.batches import drawn_from, shuffled
 from lmjax.data.files import File, Source
 from lmjax.errors import UserError
 
@@ -171,7 +171,7 @@ def batches(images: Images, batch: int, seed: int, shift: int = 0):
 
     def at(step: int) -> dict:
         taken = order(step)
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], np.uint64)))
+        rng = drawn_from(seed, step)
         down, right = rng.integers(2 * shift + 1, size=(2, batch))
         return _batch(windows[taken, down, right], images.labels[taken], np.ones(batch))
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmjax.data.batches import drawn_from
 from lmjax.data.tokenizers import MARKS
 from lmjax.errors import UserError
 
@@ -93,7 +94,7 @@ def masked_pairs(found: Documents, tokenizer, batch: int, length: int, seed: int
         raise UserError(f"rows of {length} tokens are too short for two sentences and their marks: expected 8 or more")
 
     def at(step: int) -> dict:
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], np.uint64)))
+        rng = drawn_from(seed, step)
         rows = {name: np.zeros((batch, length), np.int32) for name in ("tokens", "segments")}
         rows["tokens"] += ids["[PAD]"]
         valid = np.zeros((batch, length), bool)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmjax.data.batches import drawn_from
 from lmjax.data.masked import marks
 
 MULTIPLE, POOL = 16, 16  # of T; batches that are sorted by length together
@@ -70,7 +71,7 @@ def batches(rows: Rows, batch: int, seed: int):
     def parts(epoch: int) -> list[np.ndarray]:
         if epoch not in known:
             known.clear()
-            rng = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+            rng = drawn_from(seed, epoch)
             order = rng.permutation(len(lengths))
             pools = [order[at : at + POOL * batch] for at in range(0, len(order), POOL * batch)]
             order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])

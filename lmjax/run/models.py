@@ -36,11 +36,14 @@ WRITERS = {"gpt_char": (config.GPT, gpt.gpt_params), "lstm_ptb": (config.LSTM, l
 ENCODERS = {"bert_pretrain": (config.BERT, bert.pretrain_params)}
 
 
-def load(workdir: str, which="best", kinds=WRITERS) -> Trained:
-    """The model of a run of one of `kinds`; `which` checkpoint: "best" by validation loss, or "last"."""
+def load(workdir: str, which="best", kinds=WRITERS, flag="--workdir") -> Trained:
+    """The model of a run of one of `kinds`; `which` checkpoint: "best" by validation loss, or "last".
+
+    flag: what named the folder, for the line that says what is wrong with it.
+    """
     run = stored(workdir)
     if run["experiment"] not in kinds:
-        raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of {', '.join(kinds)}")
+        raise UserError(f"{flag}={workdir} is a run of {run['experiment']}: expected one of {', '.join(kinds)}")
     kind, specs = kinds[run["experiment"]]
     model = from_json(kind, run["config"].get("model"), f"{workdir}/config.json")
     tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
@@ -49,7 +52,7 @@ def load(workdir: str, which="best", kinds=WRITERS) -> Trained:
         param.shapes(specs(model)), which=which
     )
     if found is None:
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
+        raise UserError(f"{flag}={workdir} holds no checkpoint yet: train longer, or lower --save_every")
     _, params, _ = found
     return Trained(jax.device_put(params), model, tokenizer)
 
