@@ -110,7 +110,7 @@ def main(config):
         vocabularies = [pairs.joint_vocabulary([*train.source, *train.target], config.vocab)] * 2
     else:
         vocabularies = [pairs.word_vocabulary(side) for side in train]
-    with session("translate_multi30k", config, may_change=("beam", "alpha", "offset")) as run:
+    with session("translate_multi30k", config, may_change=("beam", "alpha", "offset"), may_grow=("epochs",)) as run:
         source, target = (
             tokenizers.kept(run.workdir / f"{name}.json", made)
             for name, made in zip(("source", "target"), vocabularies, strict=True)

@@ -14,11 +14,11 @@ MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "pr
 
 
 @contextlib.contextmanager
-def workdir(path, experiment: str, config, may_change=MAY_CHANGE):
+def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
     """Holds the folder of a run, made where it is missing: locked against other processes, with its config.json.
 
     Yields its Path. UserError where it cannot be had, or holds a run of another experiment or with other settings than
-    `config` (those named in `may_change` apart).
+    `config` (those named in `may_change` apart, and those in `may_grow` where they are numbers that grew).
     """
     folder = _folder(path)
     with open(folder / ".lock", "a", encoding="utf-8") as lock:
@@ -30,7 +30,7 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE):
             pass  # a file system without locks
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
-            _same(path, stored(folder), asked, may_change)
+            _same(path, stored(folder), asked, may_change, may_grow)
         write(folder / "config.json", asked)  # of the last start, where it may differ from the first
         yield folder
 
@@ -49,14 +49,17 @@ def _folder(path) -> Path:
     return folder
 
 
-def _same(path, was: dict, asked: dict, may_change):
+def _same(path, was: dict, asked: dict, may_change, may_grow):
     if was["experiment"] != asked["experiment"]:
         raise UserError(f"--workdir={path} is a run of {was['experiment']}: choose another for {asked['experiment']}")
     old, new = flatten(was["config"]), flatten(asked["config"])
     for name in {**old, **new}:
-        if name not in may_change and (name not in old or name not in new or old[name] != new[name]):
-            a, b = (text(side[name]) if name in side else "no such setting" for side in (old, new))
-            raise UserError(f"--workdir={path} holds a run with {name}={a}, not {b}: set it so or choose another")
+        both = name in old and name in new
+        grown = both and name in may_grow and new[name] > old[name]
+        if name in may_change or grown or (both and new[name] == old[name]):
+            continue
+        a, b = (text(side[name]) if name in side else "no such setting" for side in (old, new))
+        raise UserError(f"--workdir={path} holds a run with {name}={a}, not {b}: set it so or choose another")
 
 
 def stored(folder) -> dict:

@@ -105,7 +105,7 @@ def polyak() -> Averaging:
 
 def last_snapshots(count: int, every: int, steps: int) -> Averaging:
     """The mean of the weights after the last `count` multiples of `every` steps up to `steps`, the weights themselves
-    before the first of them.
+    before the first of them, also where what was trained until then had another end.
 
     What averaging the last checkpoints gives (Vaswani et al. 2017, section 6.1), in the memory of one.
     """
@@ -115,8 +115,9 @@ def last_snapshots(count: int, every: int, steps: int) -> Averaging:
 
     def update(average, params, step):
         now = jnp.asarray(step, jnp.int32) + 1
-        due = (now % every == 0) & (now > (steps // every - count) * every)
-        n, share = average["count"], jnp.where(due, 1 / (average["count"] + 1), 0.0)
+        among = now > (steps // every - count) * every
+        due, n = (now % every == 0) & among, jnp.where(among, average["count"], 0)
+        share = jnp.where(due, 1 / (n + 1), 0.0)
         mean = jax.tree.map(lambda m, p: jnp.where(n == 0, p, m + (p - m) * share), average["mean"], params)
         return {"mean": mean, "count": n + due}
 

@@ -37,8 +37,8 @@ def test_a_workdir_is_made_and_holds_its_config(tmp_path, monkeypatch):
         pass
 
 
-def refused(path, experiment="demo", config=Config()):
-    with pytest.raises(UserError) as error, workdir(path, experiment, config):
+def refused(path, experiment="demo", config=Config(), **may):
+    with pytest.raises(UserError) as error, workdir(path, experiment, config, **may):
         pass
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -51,6 +51,14 @@ def test_a_workdir_of_another_run_is_refused(tmp_path):
     assert "is a run of demo: choose another for other" in refused(tmp_path / "a", "other")
     assert "holds a run with model.dim=128, not 256" in refused(tmp_path / "a", config=Config(model=GPT(dim=256)))
     assert (tmp_path / "a/config.json").read_bytes() == before
+
+
+def test_a_run_may_be_given_more_of_what_may_grow_and_no_less(tmp_path):
+    for vocab in (2, 2, 4):
+        with workdir(tmp_path / "a", "demo", Config(model=GPT(vocab=vocab)), may_grow=("model.vocab",)):
+            pass
+    less = refused(tmp_path / "a", config=Config(model=GPT(vocab=3)), may_grow=("model.vocab",))
+    assert "holds a run with model.vocab=4, not 3" in less
 
 
 def test_a_setting_that_came_later_is_named(tmp_path):

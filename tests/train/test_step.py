@@ -156,3 +156,15 @@ def test_the_mean_of_the_last_snapshots_is_that_of_the_weights_then():
         now = step + 1
         taken = [weights[at - 1]["w"] for at in (8, 12, 16) if at <= now] or [params["w"]]
         np.testing.assert_allclose(averaging.weights(average)["w"], np.mean(taken, axis=0), rtol=1e-5)
+
+
+def test_training_longer_takes_the_snapshots_anew():
+    rng = np.random.default_rng(0)
+    weights = [{"w": jnp.asarray(rng.normal(size=3), jnp.float32)} for _ in range(40)]
+    once, twice = (optim.last_snapshots(3, every=4, steps=steps) for steps in (40, 16))
+    whole = parts = once.init(weights[0])
+    for step, params in enumerate(weights):
+        whole = once.update(whole, params, jnp.int32(step))
+        parts = (twice if step < 16 else once).update(parts, params, jnp.int32(step))
+    assert int(whole["count"]) == int(parts["count"]) == 3
+    assert np.array_equal(whole["mean"]["w"], parts["mean"]["w"])
