@@ -61,8 +61,8 @@ def session(experiment: str, config, may_change=(), may_grow=()):
     may_change: settings that decide what is done with the trained model alone, so that a finished run may be asked
     again with others. may_grow: how long it is trained, where more of it changes nothing of what was trained so far.
     """
-    free = (*MAY_CHANGE, *may_change)
-    with workdir(config.workdir or fresh(experiment), experiment, config, free, may_grow) as folder, interrupts() as interrupt:
+    path, free = config.workdir or fresh(experiment), (*MAY_CHANGE, *may_change)
+    with workdir(path, experiment, config, free, may_grow) as folder, interrupts() as interrupt:
         interrupt.publish(None)  # nothing to save yet
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
