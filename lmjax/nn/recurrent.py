@@ -47,6 +47,37 @@ def lstm_layer(params, x, carry, *, input_mask=None, hidden_mask=None, lengths=N
     return y, (y[last].astype(h.dtype), cells[last])
 
 
+def reversed_rows(x, lengths):
+    """x [T,B,...] with the first `lengths` [B] steps of each row in reverse order, and what is behind them in place."""
+    steps = jnp.arange(len(x))[:, None]
+    at = jnp.where(steps < lengths[None], lengths[None] - 1 - steps, steps)
+    return x[at, jnp.arange(x.shape[1])[None]]
+
+
+def bilstm_layer_params(d: int, h: int, weights, bias) -> dict:
+    """Parameters of two layers of `h` cells on inputs of width `d`, one for each direction."""
+    return {way: lstm_layer_params(d, h, weights, bias) for way in ("forward", "backward")}
+
+
+def bilstm_layer(params, x, lengths, *, input_mask=None, hidden_masks=(None, None)):
+    """A layer that reads a text of `lengths` [B] from both ends (Graves & Schmidhuber 2005), from a state of zeros.
+
+    x [T,B,D]. input_mask [1,B,1|4,D]: as of lstm_layer, for both ways and every step. hidden_masks: one a way. Returns
+    (what both say at every step [T,B,2H], what each ends with [B,2H]); behind a row's length stands nothing of use.
+    """
+    h = params["forward"]["u"].shape[0]
+    zero = jnp.zeros((x.shape[1], h), jnp.float32)
+    every, last = [], []
+    for way, mask in zip(("forward", "backward"), hidden_masks, strict=True):
+        flip = (lambda x: x) if way == "forward" else (lambda x: reversed_rows(x, lengths))
+        y, (end, _) = lstm_layer(
+            params[way], flip(x), (zero, zero), input_mask=input_mask, hidden_mask=mask, lengths=lengths
+        )
+        every.append(flip(y))
+        last.append(end)
+    return jnp.concatenate(every, axis=-1), jnp.concatenate(last, axis=-1)
+
+
 def _product(x, w, mask):
     """x [...,D] times w [D,4,H] -> [...,4,H]; a mask [...,4,D] gives each gate its own view of x, [...,1,D] all one."""
     if mask is not None and mask.shape[-2] == 4:

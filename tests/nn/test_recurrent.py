@@ -131,3 +131,17 @@ def test_bfloat16_keeps_the_cell_in_float32():
     exact = jax.grad(lambda p: lstm_layer(p, x, carry)[0].sum())(params)
     assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(gradient))
     close(gradient, exact, atol=0.3, rtol=0.1)
+
+
+def test_two_ways_read_from_both_ends_and_padding_is_invisible():
+    params = param.init(recurrent.bilstm_layer_params(D, H, param.normal(0.5), param.normal(0.5)), jax.random.key(0))
+    x, lengths = jax.random.normal(jax.random.key(1), (T, B, D)), jnp.array([7, 3, 1])
+    every, last = jax.jit(recurrent.bilstm_layer)(params, x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        one, end = jax.jit(recurrent.bilstm_layer)(params, x[:length, row : row + 1], jnp.array([length]))
+        close(every[:length, row], one[:, 0])
+        close(last[row], end[0])
+    forward = recurrent.lstm_layer(params["forward"], x, (jnp.zeros((B, H)), jnp.zeros((B, H))))[0]
+    backward = recurrent.lstm_layer(params["backward"], x[::-1], (jnp.zeros((B, H)), jnp.zeros((B, H))))[0][::-1]
+    close(every[:, 0], jnp.concatenate([forward, backward], -1)[:, 0])
+    close(last[0], jnp.concatenate([forward[-1], backward[0]], -1)[0])
