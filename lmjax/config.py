@@ -176,6 +176,44 @@ class BERT:
 
 
 @dataclass(frozen=True)
+class CNN:
+    """A convolutional classifier of sentences (Kim 2014)."""
+
+    vocab: int = setting(0, "number of word types; 0 takes the data's", low=0)
+    embed: int = setting(300, "width E of a word's vector", low=1)
+    windows: tuple[int, ...] = setting((3, 4, 5), "words of a window, for each kind of window", low=1)
+    maps: int = setting(100, "feature maps a kind of window", low=1)
+    dropout: float = setting(0.5, "probability of dropping a feature", low=0.0, high=0.99)
+    init_words: float = setting(0.25, "word vectors start uniform in plus or minus this", low=0.0)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+    def __post_init__(self):
+        if not self.windows or len(set(self.windows)) < len(self.windows):
+            raise ValueError(f"model.windows={self.windows}: expected widths, each once, such as 3,4,5")
+
+
+@dataclass(frozen=True)
+class BiLSTM:
+    """A classifier of texts that reads them with LSTMs, dropout as in Gal & Ghahramani 2016."""
+
+    vocab: int = setting(0, "number of word types; 0 takes the data's", low=0)
+    embed: int = setting(100, "width E of a word's vector", low=1)
+    layers: int = setting(1, "stacked LSTM layers", low=1)
+    dim: int = setting(128, "cells of each layer, each way", low=1)
+    both: bool = setting(True, "read from both ends")
+    pool: str = setting("max", "what the classes are told from: over all words, or the state behind the last",
+                        choices=("max", "mean", "last"))  # fmt: skip
+    dropout: float = setting(0.5, "on word vectors, between layers and before the softmax", low=0.0, high=0.99)
+    dropout_recurrent: float = setting(0.0, "on the state that a layer hands to itself", low=0.0, high=0.99)
+    init_words: float = setting(0.1, "word vectors start uniform in plus or minus this", low=0.0)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+
+@dataclass(frozen=True)
 class RNNSearch:
     """A translator of gated recurrent units that learns where to look (Bahdanau et al. 2015)."""
 

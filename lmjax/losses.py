@@ -20,6 +20,21 @@ def cross_entropy(logits, targets, weights=None, smoothing=0.0):
     return _weighted(jax.nn.logsumexp(logits, axis=-1) - picked + spread, weights)
 
 
+def choice(logits, labels, weights, carry):
+    """What a classifier's loss gives: (sum, (weight, {"accuracy": weighted count of the right ones}, carry)).
+
+    logits [...,K], labels int [...], weights [...] or None: all count alike.
+    """
+    weights = jnp.ones(labels.shape) if weights is None else weights
+    total, weight = cross_entropy(logits, labels, weights)
+    return total, (weight, {"accuracy": right(logits, labels, weights)}, carry)
+
+
+def right(logits, labels, weights):
+    """The weights of the labels [...] that are the largest of their logits [...,K], summed."""
+    return (weights * (logits.argmax(-1) == labels)).sum()
+
+
 def linear_cross_entropy(x, w, b, targets, weights=None, smoothing: float = 0.0):
     """`cross_entropy(x @ w + b, ...)`, differentiated by hand: one array of size [N,V] is kept, not two.
 

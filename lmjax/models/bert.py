@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.errors import UserError
-from lmjax.losses import cross_entropy, linear_cross_entropy
+from lmjax.losses import choice, cross_entropy, linear_cross_entropy, right
 from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
 from lmjax.nn.attention import NEVER, attention
 from lmjax.nn.dropout import dropout, fold
@@ -188,19 +188,19 @@ def bert_pretrain_loss(params, config, batch, key, carry):
     if "next" in batch:
         logits, weights = next_logits(params, config, x, key), batch["next_weights"]
         second, _ = cross_entropy(logits, batch["next"], weights)
-        metrics |= {"next_loss": second, "next_accuracy": _right(logits, batch["next"], weights)}
+        metrics |= {"next_loss": second, "next_accuracy": right(logits, batch["next"], weights)}
         total = total + second
     return total, (weight, metrics, carry)
 
 
 def classify_loss(params, config, batch, key, carry):
     """`batch`: as of `encode`, labels int [B], and weights [B] where some rows count less."""
-    return _choice(classify(params, config, batch, key), batch["labels"], batch, carry)
+    return choice(classify(params, config, batch, key), batch["labels"], batch.get("weights"), carry)
 
 
 def tag_loss(params, config, batch, key, carry):
     """`batch`: as of `encode`, labels int [B,T], weights [B,T]: 1 on the first piece of each word, else 0."""
-    return _choice(tag(params, config, batch, key), batch["labels"], batch, carry)
+    return choice(tag(params, config, batch, key), batch["labels"], batch.get("weights"), carry)
 
 
 def span_loss(params, config, batch, key, carry):
@@ -210,13 +210,3 @@ def span_loss(params, config, batch, key, carry):
     parts = [cross_entropy(logits, target, weights) for logits, target in zip(scores, targets, strict=True)]
     exact = (scores[0].argmax(-1) == targets[0]) & (scores[1].argmax(-1) == targets[1])
     return sum(total for total, _ in parts) / 2, (parts[0][1], {"exact_match": (weights * exact).sum()}, carry)
-
-
-def _choice(logits, labels, batch, carry):
-    weights = batch.get("weights", jnp.ones(labels.shape))
-    total, weight = cross_entropy(logits, labels, weights)
-    return total, (weight, {"accuracy": _right(logits, labels, weights)}, carry)
-
-
-def _right(logits, labels, weights):
-    return (weights * (logits.argmax(-1) == labels)).sum()

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.errors import UserError
-from lmjax.losses import cross_entropy
+from lmjax.losses import choice
 from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
 from lmjax.nn.attention import attention, attention_weights
 from lmjax.nn.dropout import dropout, fold
@@ -59,12 +59,9 @@ def vit_loss(params, config, batch, key, carry):
 
     `batch`: images [B,Y,X,C], labels int [B], and weights [B] where some images count less.
     """
-    logits, labels = vit(params, config, batch["images"], key=key), batch["labels"]
+    logits = vit(params, config, batch["images"], key=key)
     with jax.named_scope("loss"):
-        weights = batch.get("weights", jnp.ones(labels.shape))
-        total, weight = cross_entropy(logits, labels, weights)
-        right = (weights * (logits.argmax(-1) == labels)).sum()
-    return total, (weight, {"accuracy": right}, carry)
+        return choice(logits, batch["labels"], batch.get("weights"), carry)
 
 
 def hidden(params, config, images, *, key=None, weights=False):

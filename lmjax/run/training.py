@@ -118,13 +118,14 @@ def fit(
     learning_rate=None,
     update_scale=None,
     decide=lambda history, state: state,
+    rank=lambda metrics: metrics["loss"],
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
     loss, tx, accumulate, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in
     place of what make_step makes of these; tx.init then gives what stands in state.opt.
-    batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data; the lowest loss is the
-    best checkpoint. decide(history, state) -> state: called after each validation.
+    batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data. rank(its metrics): the
+    lowest is the best checkpoint. decide(history, state) -> state: called after each validation.
     """
     config = session.config
     strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
@@ -193,7 +194,7 @@ def fit(
             log.sync()
             seconds = before + time.perf_counter() - began
             facts = {"history": list(history), "seconds": seconds, "unfinished": unfinished}
-            score = history[-1]["loss"] if history and history[-1]["step"] == now else None
+            score = rank(history[-1]) if history and history[-1]["step"] == now else None
             checkpoints.save(now, strategy.host(state), facts, score=score)
             if wait:
                 checkpoints.wait()

@@ -29,6 +29,33 @@ def sgd(learning_rate, *, weight_decay=0.0, shrink=0.0):
     return optax.chain(*steps)
 
 
+def adadelta(learning_rate=1.0, *, rho=0.95, eps=1e-6):
+    """Adadelta (Zeiler 2012, algorithm 1, whose rate is 1)."""
+    return optax.adadelta(learning_rate, rho, eps)
+
+
+def norm_limit(tx, limit: float, place: tuple[str, ...]):
+    """`tx`, after whose steps no column of the weights at `place` is longer than `limit` (Hinton et al. 2012; Kim 2014).
+
+    place: the path of a matrix [D,K] in the parameters; a column is what one unit reads.
+    """
+
+    def within(path, update, weights):
+        if path != place:
+            return update
+        new = weights + update
+        length = jnp.sqrt((new * new).sum(0, keepdims=True))
+        return new * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-12)) - weights
+
+    def update(updates, state, params):
+        updates, state = tx.update(updates, state, params)
+        return tree_map_with_path(
+            lambda path, u, p: within(tuple(keystr((part,), simple=True) for part in path), u, p), updates, params
+        ), state
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 def warmup_cosine(peak: float, steps: int, warmup: int = 0, end: float = 0.0):
     """Linear from 0 to `peak` over `warmup` steps, then a half cosine down to `end` at `steps` (nanoGPT's schedule)."""
 
