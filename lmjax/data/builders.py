@@ -99,6 +99,26 @@ def _texts(builder, split, feature):
         return [example[feature].decode() for piece in pieces for example in source.__getitems__(piece)]
 
 
+def labelled(spec: str, data_dir=None) -> dict[str, list[tuple[int, str, str]]]:
+    """(number, label, text) of every example of a TFDS set with one ClassLabel, for {"train", "valid", "test"} as far
+    as it has them. spec: "NAME[/CONFIG][:FEATURE]", the feature that holds the text."""
+    name, _, feature = spec.partition(":")
+    builder = prepared(name, data_dir)
+    classes = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.ClassLabel)]
+    if len(classes) != 1:
+        raise UserError(f"tfds:{name} has {len(classes)} features that are a class: expected one; use another set")
+    kind, splits = builder.info.features[classes[0]], list(builder.info.splits)
+    valid = next((split for split in ("validation", "valid", "dev") if split in splits), None)
+    found = {}
+    for part, split in (("train", "train"), ("valid", valid), ("test", "test")):
+        if split in splits:
+            texts = _texts(builder, split, feature)
+            source = builder.as_data_source(split)
+            labels = [kind.int2str(int(example[classes[0]])) for example in source.__getitems__(range(len(source)))]
+            found[part] = [(n, label, " ".join(text.split())) for n, (label, text) in enumerate(zip(labels, texts), 1)]
+    return found
+
+
 @contextlib.contextmanager
 def _quiet():
     """TFDS warns, through absl, of every place it did not find a set in."""

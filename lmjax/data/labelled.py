@@ -1,5 +1,5 @@
-"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, sentences of the Stanford Sentiment Treebank,
-of film reviews and of TREC's questions, and anyone's own `label<TAB>text` lines."""
+"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, sentences and phrases of the Stanford Sentiment
+Treebank, film reviews, TREC's questions, AG News, Chinese reviews and headlines, TFDS sets, and anyone's own files."""
 
 import difflib
 import re
@@ -12,7 +12,8 @@ import numpy as np
 
 from lmjax.data import files
 from lmjax.data.files import File, Source
-from lmjax.data.text import decode, split_files
+from lmjax.data.labelled_files import read_labelled, read_lines, read_trees
+from lmjax.data.text import decode, pydoc, split_files
 from lmjax.errors import UserError
 
 # One file a review in the archive of its homepage; here a line each: label (1 pos, 0 neg), stars, number, text.
@@ -81,9 +82,47 @@ SENTENCES = {
     ),
 }  # fmt: skip
 
-OFFICIAL = (IMDB, R8, SMS)
+# The archive has them as trees/train.txt, ...: it is unpacked by hand. Names ending in -phrases train on every node.
+_TREES = "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip"
+TREES = Source("sst-trees", "https://nlp.stanford.edu/sentiment/", (
+    File("train", "train.txt", _TREES, 2_160_058, "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7"),
+    File("valid", "dev.txt", _TREES, 280_825, "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40"),
+    File("test", "test.txt", _TREES, 559_614, "6e54806dee95cf80cd918e7dfb3f6770f6df24bf826f289a4d1f709e1c8f6761"),
+))  # fmt: skip
+PHRASES = ("sst2-phrases", "sst1-phrases")
+
+_AG = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/555590db4219b1243abb1918effd6a7425a2d75f/data/ag_news_csv"
+AG = Source("ag-news", "https://arxiv.org/abs/1509.01626", (
+    File("train", "test.csv", f"{_AG}/test.csv", 1_857_427,
+         "521465c2428ed7f02f8d6db6ffdd4b5447c1c701962353eb2c40d548c3c85699"),
+))  # fmt: skip
+AG_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+
+_CHN = "https://raw.githubusercontent.com/pengming617/bert_classification/c155e73ee9272aa61589116aebd762204c3e4c83/data"
+CHN = Source("chnsenticorp", "https://arxiv.org/abs/1904.09223", (
+    File("train", "train.tsv", f"{_CHN}/train.tsv", 3_019_974,
+         "0b2653c23e5c79f539472e90cb10522f0ada4b80d3da95572d8b48fda47d5b33"),
+    File("valid", "dev.tsv", f"{_CHN}/dev.tsv", 374_230,
+         "d129e443eac08ce7643013dad496a8edf282be39cac1a4f2ad080818b296b331"),
+    File("test", "test.tsv", f"{_CHN}/test.tsv", 369_742,
+         "34f9d71eba6096cd8689e18913d28cf9a5f3c18a6c2804cd13304a321738c4bc"),
+))  # fmt: skip
+
+_THUC = ("https://raw.githubusercontent.com/649453932/Chinese-Text-Classification-Pytorch/"
+         "6cb26819af7b646275aff8a4693676f2849e67f6/THUCNews/data")  # fmt: skip
+THUC = Source("thucnews-titles", "http://thuctc.thunlp.org/", (
+    File("train", "dev.txt", f"{_THUC}/dev.txt", 551_313,
+         "6ed73aa2c57ee1560c8f76570d48735c4b1c29ae4983fe3523d56e115813e175"),
+    File("test", "test.txt", f"{_THUC}/test.txt", 551_596,
+         "ebecc8c896635ad69730083ca7b81d37c42c9a5779bc05c9d2479d894e34f026"),
+))  # fmt: skip
+THUC_CLASSES = ("finance", "realty", "stocks", "education", "science", "society", "politics", "sports", "game",
+                "entertainment")  # fmt: skip
+
+OFFICIAL = (IMDB, R8, SMS, AG, CHN, THUC)
 REVIEWS = 12_500  # of IMDB, in each split and class
-NAMES = (*(source.name for source in OFFICIAL), *SENTENCES)
+CHAPTERS = 8  # of the Python documentation, the longest
+NAMES = ("pydoc", *(source.name for source in OFFICIAL), *SENTENCES, *PHRASES)
 
 
 class Documents(NamedTuple):
@@ -108,21 +147,33 @@ class Labelled:
 def load_labelled(data: str, data_dir=None) -> Labelled:
     """Read a labelled set by name or path.
 
-    data: one of `NAMES`; else the path of a file of `label<TAB>text` lines, UTF-8, plain or .gz, or of a folder with
-    files named after train, and valid and test where there are such. Empty lines count for nothing.
+    data: one of `NAMES`; "tfds:NAME[/CONFIG][:FEATURE]" for a set of the TFDS catalogue with a text and a label; else
+    the path of a file, UTF-8, plain or .gz, in a form of labelled_files.read_labelled, or of a folder with files named
+    after train, and valid and test where there are such. Empty lines count for nothing.
+    pydoc: paragraphs of the longest chapters of the documentation that Python carries, to tell which they are from.
+    ag-news: its 7,600 test articles, undivided. thucnews-titles: the 10,000 headlines of its dev file to train on.
+    sst2-phrases, sst1-phrases: every phrase of the training trees to train on, whole sentences to validate and test.
     data_dir: where official sets are looked for before they are downloaded; LMJAX_DATA is the default. imdb is not
     downloaded: it may lie there as the unpacked archive, imdb/aclImdb or aclImdb, too.
 
     Raises UserError for a name or path that is not there, a file that is not the official, not UTF-8 or empty, a line
-    without a tab or label, one class alone, more classes than half the lines, and a class that training lacks.
+    that is none of its form, one class alone, more classes than half the lines, and a class that training lacks.
     """
+    if data == "pydoc":
+        return _labelled(data, {"train": _chapters()})
+    if data.startswith("tfds:"):
+        from lmjax.data import builders  # takes half a second to import, which no other source should pay
+
+        return _labelled(data, builders.labelled(data.removeprefix("tfds:"), data_dir))
+    if data in PHRASES:
+        return _labelled(data, _phrases(data, files.read(TREES, data_dir)))
     for source in OFFICIAL:
         if data == source.name:
             return _imdb(data_dir) if source is IMDB else _labelled(data, _official(source, data_dir))
     if data in SENTENCES:
         return _labelled(data, _sentence_lines(data, files.read(SENTENCES[data], data_dir)))
     if not data:
-        raise UserError(f"data is empty: expected one of {', '.join(NAMES)}, or a path")
+        raise UserError(f"data is empty: expected one of {', '.join(NAMES)}, tfds:NAME, or a path")
     path = Path(data).expanduser()
     if path.is_dir():
         found = _splits(path)
@@ -133,24 +184,9 @@ def load_labelled(data: str, data_dir=None) -> Labelled:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(
             f"data={data} is neither a file or folder nor a known set{hint}: expected one of "
-            f"{', '.join(NAMES)}, or a path"
+            f"{', '.join(NAMES)}, tfds:NAME, or a path"
         )
-    return _labelled(data, {split: read_lines(files.read_bytes(path), path) for split, path in found.items()})
-
-
-def read_lines(content: bytes, name) -> list[tuple[int, str, str]]:
-    """(line number, label, text) of each `label<TAB>text` line. UserError, with file and line, where one isn't."""
-    lines = []
-    for number, line in enumerate(decode(content, name).split("\n"), start=1):  # a review may hold other line ends
-        if not line.strip():
-            continue
-        label, tab, text = line.partition("\t")
-        if not tab or not label.strip():
-            what = "has an empty label" if tab else "has no tab"
-            shown = line if len(line) <= 40 else line[:37] + "..."
-            raise UserError(f"{name}, line {number:,} {what}: {shown!r}; expected label<TAB>text")
-        lines.append((number, label.strip(), text.strip()))
-    return lines
+    return _labelled(data, {split: read_labelled(files.read_bytes(path), path) for split, path in found.items()})
 
 
 def seen(train: Documents, test: Documents) -> np.ndarray:
@@ -160,8 +196,37 @@ def seen(train: Documents, test: Documents) -> np.ndarray:
 
 
 def _official(source: Source, data_dir) -> dict:
-    return {split: read_lines(content, f"{source.name} {split}")
-            for split, content in files.read(source, data_dir).items()}  # fmt: skip
+    """Lines as of read_labelled; where the files number their classes, the classes' names."""
+    found = {}
+    for split, content in files.read(source, data_dir).items():
+        name = f"{source.name} {split}"
+        if source is AG:
+            lines = read_labelled(content, f"{name}.csv")
+            found[split] = [(n, AG_CLASSES[int(label) - 1], text) for n, label, text in lines]
+        elif source is THUC:
+            lines = [line.rpartition("\t") for line in decode(content, name).rstrip("\n").split("\n")]
+            found[split] = [(n, THUC_CLASSES[int(label)], text) for n, (text, _, label) in enumerate(lines, 1)]
+        else:
+            found[split] = read_labelled(content, name) if source is CHN else read_lines(decode(content, name), name)
+    return found
+
+
+def _phrases(name: str, content: dict[str, bytes]) -> dict:
+    return {
+        split: read_trees(part, f"{name} {split}", phrases=split == "train", binary=name.startswith("sst2"))
+        for split, part in content.items()
+    }
+
+
+def _chapters() -> list[tuple[int, str, str]]:
+    """Paragraphs of eight words or more of the longest chapters, each marked by its chapter."""
+    from pydoc_data.topics import topics
+
+    pydoc()  # says so where this Python carries none
+    parts = {name: [" ".join(part.split()) for part in re.split(r"\n\s*\n", topics[name]) if len(part.split()) >= 8]
+             for name in sorted(topics)}  # fmt: skip
+    longest = sorted(parts, key=lambda name: (-len(parts[name]), name))[:CHAPTERS]
+    return [(n, name, part) for name in sorted(longest) for n, part in enumerate(parts[name], 1)]
 
 
 def _sentence_lines(name: str, content: dict[str, bytes]) -> dict:

@@ -35,7 +35,7 @@ def adadelta(learning_rate=1.0, *, rho=0.95, eps=1e-6):
 
 
 def norm_limit(tx, limit: float, place: tuple[str, ...]):
-    """`tx`, after whose steps no column of the weights at `place` is longer than `limit` (Hinton et al. 2012; Kim 2014).
+    """`tx`, after whose steps no column of the weights at `place` is longer than `limit` (Hinton et al. 2012).
 
     place: the path of a matrix [D,K] in the parameters; a column is what one unit reads.
     """
