@@ -236,7 +236,9 @@ def beginning(config, train):
         text = "\n".join(lines)
         tokenizer = tokenizers.choose(config.tokenizer, Splits(config.data, text, text), config.vocab)
         return {}, sized(config.model, tokenizer.vocab), tokenizer
-    params, model, tokenizer = pretrained(config.start)
+    from lmjax.run import models
+
+    params, model, tokenizer = models.encoder(config.start)
     if config.longest > model.context:
         raise UserError(
             f"--longest={config.longest} is more than the {model.context} positions of {config.start}: lower it"
@@ -247,20 +249,6 @@ def beginning(config, train):
         replace(model, dropout=config.model.dropout),
         tokenizer,
     )
-
-
-def pretrained(start: str):
-    """(params, config.BERT, tokenizer) of a run of bert_pretrain.py, a Hugging Face folder or a package."""
-    from lmjax.interop import published
-    from lmjax.run import models
-
-    folder = Path(start).expanduser()
-    if (folder / "checkpoints").is_dir():
-        return models.load(str(folder), "last", models.ENCODERS, flag="--start")[:3]
-    found = published.load(start)
-    if not isinstance(found.model, BERT) or found.tokenizer is None:
-        raise UserError(f"--start={start} is no BERT with a tokenizer: expected one, or a run of bert_pretrain.py")
-    return found.params, found.model, found.tokenizer
 
 
 if __name__ == "__main__":

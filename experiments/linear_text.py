@@ -61,7 +61,8 @@ class Config:
     workdir: str = setting("", "folder that gets the record of this run (result.json); default: none is written")
     model: str = setting("logistic", "naive Bayes, logistic regression, L2-SVM, NBSVM or fastText", choices=MODELS)
     words: str = setting("words", "what a word is: letters, also digits (words), also each mark or runs of marks, "
-                         "or all between spaces", choices=("letters", "words", "marks", "runs", "spaces"))  # fmt: skip
+                         "all between spaces, or each character",
+                         choices=("letters", "words", "marks", "runs", "spaces", "characters"))  # fmt: skip
     lower: bool = setting(True, "read all in lower case")
     ngrams: int = setting(1, "longest n-gram of words", low=1, high=10)
     min_count: int = setting(1, "keep words and n-grams seen so often in training", low=1)

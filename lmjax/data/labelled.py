@@ -1,5 +1,5 @@
-"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, sentences and phrases of the Stanford Sentiment
-Treebank, film reviews, TREC's questions, AG News, Chinese reviews and headlines, TFDS sets, and anyone's own files."""
+"""Labelled texts to classify: IMDB, Reuters R8, the SMS spam collection, the Stanford Sentiment Treebank and its
+phrases, film reviews, TREC's questions, AG News, Chinese reviews and headlines, TFDS sets, and anyone's files."""
 
 import difflib
 import re

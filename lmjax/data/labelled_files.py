@@ -83,7 +83,9 @@ def read_json_lines(text: str, name) -> list[tuple[int, str, str]]:
         try:
             example = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{name}, line {number:,} is no JSON: {str(error)[:80]}; expected an object a line") from None
+            raise UserError(
+                f"{name}, line {number:,} is no JSON: {str(error)[:80]}; expected an object a line"
+            ) from None
         found = [example.get(key) if isinstance(example, dict) else None for key in ("label", "text")]
         label, words = found
         if not isinstance(words, str) or not isinstance(label, str | int) or not str(label).strip():
@@ -93,8 +95,8 @@ def read_json_lines(text: str, name) -> list[tuple[int, str, str]]:
 
 
 def read_trees(content: bytes, name, phrases: bool, binary: bool) -> list[tuple[int, str, str]]:
-    """Trees `(label child child)` or `(label word)`, one a line (Socher et al. 2013): whole sentences, or with `phrases`
-    every node's, each text and label once.
+    """Trees `(label child child)` or `(label word)`, one a line (Socher et al. 2013): whole sentences, or with
+    `phrases` every node's, each text and label once.
 
     binary: 0 and 1 are negative, 3 and 4 positive, what is neutral is left out. Words are in
     lower case, as in the files of whole sentences.

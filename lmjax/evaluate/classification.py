@@ -38,6 +38,19 @@ def macro_f1(confusion) -> float:
     return float(precision_recall_f1(confusion)[:, 2].mean())
 
 
+def calibration_error(probabilities, labels, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3), 0 to 1: how far the probability of what was called lies from
+    the share of it that is right, in `bins` bins of equal width, weighted by their numbers.
+
+    probabilities [N,K], labels int [N].
+    """
+    probabilities, labels = np.asarray(probabilities, float), np.asarray(labels)
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.minimum((sure * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, sure, bins) - np.bincount(place, right, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 def caught(confusion, target: int) -> float:
     """The share of the target class that was called so: of spam, "spam caught"."""
     return float(confusion[target, target] / max(confusion[target].sum(), 1))

@@ -39,6 +39,7 @@ WORDS = {
     "marks": r"\w+(?:'\w+)*|[^\w\s]",  # and each punctuation mark
     "runs": r"\w+(?:'\w+)*|[^\w\s]+",  # and a run of marks as one: !!! :-)
     "spaces": r"\S+",  # whatever stands between spaces
+    "characters": r"\S",  # each by itself: for Chinese
 }
 LOSSES = ("logistic", "squared_hinge")
 

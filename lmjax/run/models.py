@@ -68,6 +68,16 @@ def published(where: str) -> Trained:
     return Trained(*found)
 
 
+def encoder(start: str, flag="--start") -> tuple[Any, config.BERT, Any]:
+    """(params, config.BERT, tokenizer) of a run of bert_pretrain.py, a Hugging Face folder or a package."""
+    if (Path(start).expanduser() / "checkpoints").is_dir():
+        return load(str(Path(start).expanduser()), "last", ENCODERS, flag=flag)[:3]
+    found = read_published(start)
+    if not isinstance(found.model, config.BERT) or found.tokenizer is None:
+        raise UserError(f"{flag}={start} is no BERT with a tokenizer: expected one, or a run of bert_pretrain.py")
+    return found.params, found.model, found.tokenizer
+
+
 @functools.cache  # the compiled programs hang on its identity
 def decoder(model) -> Decoder:
     """How to decode with a model of this config."""

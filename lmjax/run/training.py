@@ -1,6 +1,7 @@
 """What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
@@ -78,24 +79,27 @@ def fresh(experiment: str) -> Path:
             return folder
 
 
-def finish(session: Session, presets: dict, outcome: Outcome, metrics: dict, published: dict | None = None, notes=""):
+def finish(session: Session, presets: dict, outcome: Outcome, metrics: dict, published=None, notes="", seeds=None):
     """Writes result.json and prints each metric beside the published one.
 
-    metrics: name -> number. published: name -> (value, source, mark), see record.Published. A run that changed a
-    setting of its preset, other than where and how it ran, is a partial one.
+    metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source,
+    mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran, is a
+    partial one.
     """
     config = session.config
     own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
     complete = replace(config, **{field.name: getattr(own, field.name) for field in fields(Run)}) == own
+    metrics = {name: value if isinstance(value, list) else [value] for name, value in metrics.items()}
     figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
     result = record.result(
-        session.experiment, config.preset, [config.seed], {name: [value] for name, value in metrics.items()}, figures,
+        session.experiment, config.preset, [config.seed] if seeds is None else seeds, metrics, figures,
         complete=complete, wall_seconds=outcome.seconds, flops=outcome.flops, notes=notes,
     )  # fmt: skip
     write(session.workdir / "result.json", result)
-    for name, value in metrics.items():
+    for name, values in metrics.items():
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         beside = f"   published {figures[name].value:g} ({figures[name].source})" if name in figures else ""
-        print(f"{name:24} {value:10.4f}{beside}")
+        print(f"{name:24} {statistics.fmean(values):10.4f}{spread}{beside}")
     print(f"{result['verdict']}; the record is {session.workdir / 'result.json'}", flush=True)
 
 
@@ -103,6 +107,7 @@ def fit(
     session: Session,
     *,
     specs,
+    begin=lambda params: params,
     loss=None,
     tx,
     step=None,
@@ -122,6 +127,7 @@ def fit(
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
+    begin(params): what the run's initial weights become before the first step, such as those of another run.
     loss, tx, accumulate, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in
     place of what make_step makes of these; tx.init then gives what stands in state.opt.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data. rank(its metrics): the
@@ -131,16 +137,19 @@ def fit(
     strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
     key, weights_key = jax.random.split(jax.random.key(config.seed))
 
-    def start_anew():
-        return new_state(param.init(specs, weights_key), tx, carry, averaging)
+    def drawn():
+        return param.init(specs, weights_key)
+
+    def first(params):
+        return new_state(params, tx, carry, averaging)
 
     checkpoints = Checkpoints(session.workdir / "checkpoints", keep=config.keep, best="min")
-    like = jax.eval_shape(start_anew)
+    like = jax.eval_shape(lambda: first(drawn()))
     if config.dry_run:  # shapes alone, so that a model larger than this machine can be planned
         begun, start, state, meta = None, 0, strategy.plan(like), {}
     else:
         begun = checkpoints.restore(like)
-        start, state, meta = begun or (0, jax.jit(start_anew)(), {})
+        start, state, meta = begun or (0, jax.jit(first)(begin(jax.jit(drawn)())), {})
     if start > steps:
         raise UserError(
             f"{session.workdir} was trained for {start} steps, {steps} are asked for: choose another --workdir"
@@ -152,7 +161,7 @@ def fit(
         learning_rate=learning_rate, update_scale=update_scale,
     )  # fmt: skip
     began = time.perf_counter()
-    train_step, first = strategy.compile(step), strategy.batch(batch(start))
+    train_step, first_batch = strategy.compile(step), strategy.batch(batch(start))
     programs, taken = {}, []
 
     def program(batch):
@@ -163,7 +172,7 @@ def fit(
             programs[shape] = train_step.lower(state, batch, key).compile(), work
         return programs[shape]
 
-    compiled, work = program(first)
+    compiled, work = program(first_batch)
     seconds = time.perf_counter() - began
     session.say(preflight.preflight(compiled, param.count(specs), strategy.devices, strategy.name, seconds, work))
     if config.dry_run:
