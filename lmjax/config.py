@@ -214,6 +214,23 @@ class BiLSTM:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A reader that points at the answer to a question in a text: BiDAF (Seo et al. 2017); theirs has 100, 100, 100."""
+
+    vocab: int = setting(0, "number of word types; 0 takes the vocabulary's", low=0)
+    embed: int = setting(100, "width E of a word's vector", low=1)
+    filters: int = setting(40, "features from a word's letters; 0: none", low=0)
+    letter_dim: int = setting(8, "width of a letter's vector", low=1)
+    dim: int = setting(64, "cells of each LSTM, each way", low=1)
+    highway: int = setting(2, "layers between a word's vector and the first LSTM", low=0)
+    dropout: float = setting(0.2, "probability of dropping a unit in front of a layer", low=0.0, high=0.99)
+    init_words: float = setting(0.1, "standard deviation that word vectors start with", low=0.0)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+
+@dataclass(frozen=True)
 class RNNSearch:
     """A translator of gated recurrent units that learns where to look (Bahdanau et al. 2015)."""
 
@@ -334,3 +351,35 @@ class GloVe:
     alpha: float = setting(0.75, "exponent of the weight below x_max", low=0.0)
     group: int = setting(16, "entries of one word's row that an update takes together", low=1)
     rows: int = setting(128, "groups an update takes before vectors change; a multiple of the devices", low=1)
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A tagger of words: word vectors and an LSTM over each word's letters, a bidirectional LSTM over both, and a CRF
+    (Lample et al. 2016, Huang et al. 2015)."""
+
+    words: int = setting(0, "number of word types; 0 takes the data's", low=0)
+    letters: int = setting(0, "number of letters; 0 takes the data's", low=0)
+    columns: tuple[int, ...] = setting((), "types of each further column that is read; empty takes the data's", low=1)
+    tags: int = setting(0, "number of tags; 0 takes the data's", low=0)
+    word_dim: int = setting(100, "width of a word's vector; with --vectors theirs", low=1)
+    letter_dim: int = setting(25, "width of a letter's vector", low=1)
+    letter_cells: int = setting(25, "cells of the LSTM over letters, each way; 0: letters are not read", low=0)
+    column_dim: int = setting(25, "width of the vector of what a further column says", low=1)
+    cells: int = setting(100, "cells of the LSTM over words, each way", low=1)
+    layers: int = setting(1, "LSTMs over words on top of each other", low=1)
+    crf: bool = setting(True, "a CRF over the tags; else each is chosen by itself")
+    dropout: float = setting(0.5, "probability of dropping a unit of what enters the LSTM over words", low=0.0, high=0.99)
+    dropout_output: float = setting(0.0, "of dropping a unit of what leaves it", low=0.0, high=0.99)
+    dtype: str = setting(
+        "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
+    )
+
+
+@dataclass(frozen=True)
+class FeatureCRF:
+    """A linear-chain CRF on features that are there or not (Lafferty et al. 2001)."""
+
+    features: int = setting(0, "number of features; 0 takes the data's", low=0)
+    tags: int = setting(0, "number of tags; 0 takes the data's", low=0)
+    dropout: float = setting(0.0, "probability of leaving a feature out", low=0.0, high=0.99)

@@ -156,6 +156,12 @@ class BPE:
         found = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
         return [np.asarray(line.ids, np.int32) for line in found]
 
+    def encode_spans(self, lines) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each line by itself int32 ids [N], and int32 [N,2]: the first character of each and the one behind it."""
+        found = self._tokenizer.encode_batch(list(lines), add_special_tokens=False)
+        spans = [np.array(line.offsets, np.int32).reshape(-1, 2) for line in found]
+        return [(np.asarray(line.ids, np.int32), span) for line, span in zip(found, spans)]
+
     def id(self, token: str) -> int | None:
         """The id of a token as it stands in the vocabulary, None where it does not."""
         return self._tokenizer.token_to_id(token)
