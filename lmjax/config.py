@@ -224,6 +224,9 @@ class Reader:
     dim: int = setting(64, "cells of each LSTM, each way", low=1)
     highway: int = setting(2, "layers between a word's vector and the first LSTM", low=0)
     dropout: float = setting(0.2, "probability of dropping a unit in front of a layer", low=0.0, high=0.99)
+    dropout_word: float = setting(
+        0.1, "of taking all occurrences of a word in a step for an unknown one", low=0.0, high=0.99
+    )
     init_words: float = setting(0.1, "standard deviation that word vectors start with", low=0.0)
     dtype: str = setting(
         "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")

@@ -8,8 +8,8 @@
     m = BiLSTM(BiLSTM(g)), n = BiLSTM(m);  first place = softmax(w_1' [g; m]), last = softmax(w_2' [g; n])     eq. 3
 
 Departures: a word of the text also says whether it, or its first letters, stand in the question (as Chen et al. 2017
-have it); place 0 of a text is a word for "the answer is not here"; word vectors are learnt from random, or start from
-a file, where theirs are GloVe's and stay.
+have it); place 0 of a text is a word for "the answer is not here"; in training some words are taken for unknown ones;
+word vectors are learnt from random, or start from a file, where theirs are GloVe's and stay.
 
 B batch, T places of the text, Q of the question, W letters of a word, E width of a word, H cells each way.
 """
@@ -21,11 +21,12 @@ import jax.numpy as jnp
 
 from lmjax.losses import cross_entropy
 from lmjax.nn.attention import NEVER
-from lmjax.nn.dropout import dropout, fold
+from lmjax.nn.dropout import dropout, fold, keeps, never
 from lmjax.nn.linear import embedding, linear, linear_params
 from lmjax.nn.recurrent import bilstm_layer, bilstm_layer_params
 from lmjax.param import Param, constant, normal, uniform, zeros
 
+UNKNOWN = 2  # the word for those outside the vocabulary
 KINDS = 256  # of letters; data/reading.py numbers them
 WIDE = 5  # letters that the convolution sees at once
 
@@ -88,6 +89,14 @@ def words(params, config, tokens, letters, match, key):
     return highway(params["highway"], jnp.concatenate([*parts, match.astype(config.dtype)], axis=-1))
 
 
+def known_words(config, key):
+    """A function of words [...] that makes some, drawn from `key`, unknown wherever they stand."""
+    if never(key, config.dropout_word):
+        return lambda tokens: tokens
+    keep = keeps(key, 1 - config.dropout_word, (config.vocab,)) | (jnp.arange(config.vocab) < UNKNOWN)
+    return lambda tokens: jnp.where(keep[tokens], tokens, UNKNOWN)
+
+
 def both_ways(params, config, x, valid, key):
     """A BiLSTM over x [B,T,D] with dropout on its input: [B,T,2H], 0 where `valid` [B,T] is not."""
     x = dropout(key, x, config.dropout)
@@ -109,11 +118,11 @@ def attend(params, h, u, valid, asked):
 
 def reader(params, config, batch, key=None):
     """Scores float32 [B,T] of each place as the answer's first and as its last. `batch`: data/reading.py, words."""
-    valid, asked = batch["valid"], batch["asked"]
+    valid, asked, known = batch["valid"], batch["asked"], known_words(config, fold(key, "known"))
     with jax.named_scope("words"):
-        x = words(params, config, batch["words"], batch["letters"], batch["match"], fold(key, "text"))
+        x = words(params, config, known(batch["words"]), batch["letters"], batch["match"], fold(key, "text"))
         none = jnp.zeros((*asked.shape, 2), x.dtype)
-        q = words(params, config, batch["question"], batch["question_letters"], none, fold(key, "question"))
+        q = words(params, config, known(batch["question"]), batch["question_letters"], none, fold(key, "question"))
     with jax.named_scope("contextual"):
         h = both_ways(params["contextual"], config, x, valid, fold(key, "contextual", 0))
         u = both_ways(params["contextual"], config, q, asked, fold(key, "contextual", 1))
