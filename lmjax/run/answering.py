@@ -73,62 +73,68 @@ def look(params, model, batch, longest: int, count: int):
 
 
 class Looked(NamedTuple):
-    """Of each question its best stretches, (log probability, first character, the one behind), best first; the mean
-    loss over all windows, in nats."""
+    """Of each question its best stretches, best first: (log probability, number of the example, first character, the
+    one behind the last); the mean loss over all windows, in nats."""
 
-    found: list[list[tuple[float, int, int]]]
+    found: list[list[tuple[float, int, int, int]]]
     loss: float
 
 
 def search(
-    params, model, windows: reading.Windows, *, longest: int, count: int = 1, rows: int = 32, place=lambda b: b,
-    check=lambda: None,
+    params, model, windows: reading.Windows, *, longest: int, count: int = 1, groups=None, rows: int = 32,
+    place=lambda b: b, check=lambda: None,
 ) -> Looked:  # fmt: skip
-    """Reads every window once. place: of a batch on devices; check: called between batches.
+    """Reads every window once.
 
-    In a window a stretch weighs exp(score - score of "not here"), so that windows can be compared: the probability is
-    its share of these over all windows, and of 1 for "not here".
+    groups: rising int [N], the question that each example asks; None: each its own. place: of a batch on devices.
+    check: called between batches. In a window a stretch weighs exp(score - score of "not here"), so that windows can be
+    compared: the probability is its share of these over all windows of the question, and of 1 for "not here".
     """
-    N = len(windows.questions)
+    groups = range(len(windows.questions)) if groups is None else groups
+    N = groups[-1] + 1 if len(groups) else 0
     candidates, mass = [[] for _ in range(N)], [[0.0] for _ in range(N)]
     total = weight = 0.0
     for at, batch in reading.evaluation(windows, rows):
         best, none, loss, weights = jax.device_get(look(params, model, place(batch), longest, count))
         total, weight = total + float(loss), weight + float(weights)
         for row, w in enumerate(at):
-            q, spans = windows.question[w], windows.texts[windows.text[w]].spans
-            begin = windows.first[w] - windows.cutter.before(len(windows.questions[q].ids))
+            example, spans = windows.question[w], windows.texts[windows.text[w]].spans
+            begin = windows.first[w] - windows.cutter.before(len(windows.questions[example].ids))
             real = best.score[row] > NEVER / 2
             if real.any():
-                mass[q].append(float(best.total[row]) - float(none[row]))
+                mass[groups[example]].append(float(best.total[row]) - float(none[row]))
             for start, end, score in zip(best.start[row][real], best.end[row][real], best.score[row][real]):
-                candidates[q].append(
-                    (float(score) - float(none[row]), int(spans[begin + start, 0]), int(spans[begin + end, 1]))
-                )
+                where = int(example), int(spans[begin + start, 0]), int(spans[begin + end, 1])
+                candidates[groups[example]].append((float(score) - float(none[row]), *where))
         check()
     found = []
     for some, parts in zip(candidates, mass):
         top = max(parts)
         everything = top + math.log(sum(math.exp(part - top) for part in parts))
         some = sorted(some, key=lambda one: (-one[0], one[1:]))[:count]
-        found.append([(score - everything, start, end) for score, start, end in some])
+        found.append([(score - everything, *where) for score, *where in some])
     return Looked(found, total / max(weight, 1.0))
 
 
-def answers(asked: Reader, pairs: Sequence[tuple[str, str]], count: int = 1, **settings) -> list[list[Found]]:
-    """The `count` best answers to each (question, context), best first; none where the context has no word."""
+def answers(asked: Reader, pairs: Sequence[tuple[str, str]], count: int = 1, groups=None, **settings):
+    """The `count` best answers to each (question, context), best first: lists of (number of the pair, Found); none where
+    the context has no word. groups: rising int, where several pairs ask one question: then a list for each question."""
+    if not pairs:
+        return []
     examples = [Example(str(n), "", context, question) for n, (question, context) in enumerate(pairs)]
     windows = reading.windows(examples, asked.cutter, asked.window, asked.stride, asked.question_length)
-    looked = search(asked.params, asked.model, windows, longest=asked.answer_length, count=count, **settings)
+    looked = search(
+        asked.params, asked.model, windows, longest=asked.answer_length, count=count, groups=groups, **settings
+    )
     return [
-        [Found(context[start:end], math.exp(log), start, end) for log, start, end in found]
-        for (_, context), found in zip(pairs, looked.found)
+        [(n, Found(pairs[n][1][start:end], math.exp(log), start, end)) for log, n, start, end in found]
+        for found in looked.found
     ]
 
 
 def answer(asked: Reader, pairs: Sequence[tuple[str, str]], **settings) -> list[Found]:
     """The best answer to each (question, context); of a context without a word an empty one of probability 0."""
-    return [found[0] if found else Found("", 0.0, 0, 0) for found in answers(asked, pairs, 1, **settings)]
+    return [found[0][1] if found else Found("", 0.0, 0, 0) for found in answers(asked, pairs, 1, **settings)]
 
 
 def load(workdir: str, which="best", flag="--workdir") -> Reader:
@@ -157,7 +163,7 @@ def load(workdir: str, which="best", flag="--workdir") -> Reader:
 def predictions(examples, found) -> dict[str, str]:
     """{question id: answer}, as SQuAD's script reads it. found: of `search`, of `Looked`."""
     return {
-        example.id: example.context[some[0][1] : some[0][2]] if some else ""
+        example.id: example.context[some[0][2] : some[0][3]] if some else ""
         for example, some in zip(examples, found, strict=True)
     }
 
