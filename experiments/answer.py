@@ -63,7 +63,7 @@ class Config(Run):
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     predictions: str = setting("", "no training: score this prediction file on --data")
     recall: bool = setting(False, "no training: how often each retriever finds the paragraph of --data's questions")
-    evaluate: str = setting("", "with a finished --workdir: score it on this file in SQuAD's JSON, or on squad or facts")
+    evaluate: str = setting("", "with a finished --workdir: score it on this file in SQuAD's JSON, on squad or facts")
     documents: str = setting("", "with a finished --workdir: a folder of texts, or a text, to answer from")
     question: str = setting("", "with --documents: a question")
     questions: str = setting("", "with --documents: a UTF-8 file of questions, one a line")
@@ -112,7 +112,7 @@ def train(config):
     from lmjax.run.settings import to_json
     from lmjax.run.training import best_params, finish, fit, session
     from lmjax.run.workdir import write
-    from lmjax.train import optim, parallel
+    from lmjax.train import optim
 
     examples, valid, test, about = read(config)
     with session("answer", config, may_change=ASKED) as run:
@@ -243,7 +243,8 @@ def ask(config):
     found = retrieval.ask(reader, parts, search, questions, config.answers, config.read)
     if config.question:
         for one in found[0]:
-            print(f"{one.probability:6.3f}  {one.text}\n        {one.source}:{one.start}  {' '.join(one.passage.split())}\n")
+            passage = " ".join(one.passage.split())
+            print(f"{one.probability:6.3f}  {one.text}\n        {one.source}:{one.start}  {passage}\n")
         if not found[0]:
             print("no answer: the texts hold no word")
         return
@@ -285,9 +286,8 @@ def read(config):
     cut = [0 if name in others else n for name, n in (("valid", config.valid_articles), ("test", config.test_articles))]
     train, *parts = squad.split_articles(data, *cut)
     valid, test = (others[name].examples if name in others else part for name, part in zip(("valid", "test"), parts))
-    about = f"{data.said()}: {len(train):,} questions of {len(squad.titles(train))} articles to train, "
-    about += f"{len(valid):,} of {len(squad.titles(valid))} to validate, {len(test):,} of {len(squad.titles(test))} to test"
-    return train, valid, test, about
+    sizes = [f"{len(part):,} questions of {len(squad.titles(part))} articles" for part in (train, valid, test)]
+    return train, valid, test, f"{data.said()}; train {sizes[0]}, validation {sizes[1]}, test {sizes[2]}"
 
 
 def beginning(config, train):
@@ -327,7 +327,8 @@ def begun(specs, weights: dict):
 def show(examples, said, count: int = 4):
     """A few questions as a reader would look at them."""
     for example in examples[:: max(len(examples) // count, 1)][:count]:
-        print(f"\n  question  {example.question}\n  answer    {example.answers[0].text}\n  said      {said[example.id]}")
+        print(f"\n  question  {example.question}\n  answer    {example.answers[0].text}")
+        print(f"  said      {said[example.id]}")
     print(flush=True)
 
 

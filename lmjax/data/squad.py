@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A question. title: of its article. answers: what annotators marked, one or several; none where it is only asked."""
+    """A question. title: of its article. answers: what annotators marked; none where it is only asked."""
 
     id: str
     title: str
@@ -168,7 +168,7 @@ def locate(text: str, start: int, context: str) -> tuple[int, int] | None:
 
 
 def split_articles(squad: Squad, valid: int, test: int) -> tuple[list[Example], list[Example], list[Example]]:
-    """(train, valid, test) by articles in the order of their titles: the last `test`, of the others the last `valid`."""
+    """(train, valid, test) by articles in the order of their titles: `test` at the end, `valid` in front of them."""
     names = sorted(titles(squad.examples))
     if len(names) <= valid + test:
         raise UserError(f"{squad.name} has {len(names)} articles: expected more than the {valid} of validation and the "

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from lmjax import config, param
 from lmjax.data import reading, tokenizers
@@ -117,8 +116,11 @@ def search(
 
 
 def answers(asked: Reader, pairs: Sequence[tuple[str, str]], count: int = 1, groups=None, **settings):
-    """The `count` best answers to each (question, context), best first: lists of (number of the pair, Found); none where
-    the context has no word. groups: rising int, where several pairs ask one question: then a list for each question."""
+    """The `count` best answers to each (question, context), best first: lists of (number of the pair, Found).
+
+    A context without a word gives none. groups: rising int, where several pairs ask one question: then a list for each
+    question.
+    """
     if not pairs:
         return []
     examples = [Example(str(n), "", context, question) for n, (question, context) in enumerate(pairs)]

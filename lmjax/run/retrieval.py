@@ -1,5 +1,6 @@
 """Which passages of a folder of texts a question is about: by the words they share (BM25) or by their vectors."""
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from lmjax.data.text import SUFFIXES, decode
 from lmjax.errors import UserError
 from lmjax.run import answering, models
 
+_END = re.compile("[.!?]+(?=\\s)|[\u3002\uff01\uff1f]")  # the last are Chinese
 MORE = 8  # stretches to look at for each answer: most of the likeliest overlap
 
 # A query gives the numbers of the `count` best passages, best first, and their scores: ([N,count] int, float32).
@@ -72,11 +74,11 @@ def passages(texts, longest: int = 120) -> list[Passage]:
 
 
 def _sentences(text: str, longest: int):
-    """(first character, the one behind the last, words, whether it ends a paragraph) of each sentence or part of one."""
+    """(first character, the one behind the last, words, whether a paragraph ends) of each sentence or part of one."""
     for paragraph in re.finditer(r"\S(?:.|\n(?!\s*\n))*", text):
-        ends = [one.end() for one in re.finditer(r"[.!?]+(?=\s)|[。！？]", paragraph.group())]
+        ends = [one.end() for one in _END.finditer(paragraph.group())]
         cuts = [0, *ends, len(paragraph.group().rstrip())]
-        for at, (a, b) in enumerate(zip(cuts, cuts[1:])):
+        for at, (a, b) in enumerate(itertools.pairwise(cuts)):
             words = words_of(paragraph.group()[a:b])
             offset = paragraph.start() + a
             for first in range(0, len(words), longest):
@@ -125,7 +127,7 @@ def best(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def recall(search: Search, questions: Sequence[str], right: Sequence[int], at=(1, 5, 20)) -> dict[int, float]:
     """{k: percent of the questions whose passage, number `right`, is among the k best}."""
-    hits = {k: 0 for k in at}
+    hits = dict.fromkeys(at, 0)
     for start in range(0, len(questions), 256):  # the scores of all at once would not fit
         found, _ = search(questions[start : start + 256], max(at))
         place = found == np.asarray(right[start : start + 256])[:, None]
@@ -152,8 +154,8 @@ def ask(
 ) -> list[list[Answer]]:  # fmt: skip
     """The `count` best answers to each question from the `read` passages that `search` finds for it.
 
-    Of answers that overlap the best is given. The probability is among all stretches of these passages and "the answer is in none": a passage is one more window.
-    settings: as of answering.search.
+    Of answers that overlap the best is given. The probability is among all stretches of these passages and "the answer
+    is in none": a passage is one more window. settings: as of answering.search.
     """
     chosen, _ = search(questions, min(read, len(parts)))
     pairs = [(question, parts[i].text) for question, row in zip(questions, chosen) for i in row]
