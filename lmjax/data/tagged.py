@@ -101,6 +101,20 @@ def load_tagged(data: str, data_dir=None, chunks: bool = True) -> Tagged:
     return _tagged(data, found, chunks)
 
 
+def splits(data: Tagged) -> dict[str, list[Sentence]]:
+    """{"train", "valid", "test"}. A set without validation gives a tenth of training for it, drawn once and for all,
+    one without a test set another tenth. UserError where training has not ten sentences to give of."""
+    order, tenth = np.random.default_rng(0).permutation(len(data.train)), len(data.train) // 10
+    found = {"valid": data.valid, "test": data.test}
+    missing = [name for name, part in found.items() if part is None]
+    if missing and not tenth:
+        raise UserError(f"{data.name} has {len(data.train)} training sentences: expected 10 or more, to keep a tenth "
+                        f"for {' and '.join(missing)}")  # fmt: skip
+    for name in missing:
+        found[name], order = [data.train[i] for i in order[:tenth]], order[tenth:]
+    return {"train": [data.train[i] for i in order] if missing else data.train} | found
+
+
 def is_conllu(path) -> bool:
     return str(path).lower().removesuffix(".gz").endswith(".conllu")
 

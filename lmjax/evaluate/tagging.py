@@ -44,3 +44,9 @@ def _scores(right: int, there: int, claimed: int) -> tuple[float, float, float]:
 def chunk_f1(true, called) -> float:
     """The F1 of all chunks, 0 to 1."""
     return chunk_scores(true, called)[""][2]
+
+
+def accuracy(true, called) -> float:
+    """The share of words, 0 to 1, whose tag is right."""
+    pairs = [(a, b) for one, other in zip(true, called, strict=True) for a, b in zip(one, other, strict=True)]
+    return sum(a == b for a, b in pairs) / max(len(pairs), 1)

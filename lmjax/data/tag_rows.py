@@ -1,0 +1,238 @@
+"""Tagged sentences as numbers: the vocabularies of words, letters, columns and tags, and batches of like length.
+
+A batch of B sentences, for models/tagger.py:
+
+    words    int32 [B,T]    the word in the vocabulary, 0 for one that is not in it
+    seen     bool [B,T]     True for words, False behind a sentence's end
+    tags     int32 [B,T]
+    columns  int32 [B,T,n]  what each further column says, 0 for what training lacks
+    letters  int32 [S,C]    the letters of the batch's distinct spellings, each once, several in a row of C with a 0
+                            between them and behind the last: a word has some six letters and may have 24
+    lanes    int32 [S]      those rows' numbers, rising
+    lane     int32 [B,T]    the number of the row that has each word's letters
+    first    int32 [B,T]    the place of its first letter there
+    last     int32 [B,T]    and of its last
+
+so that the letters of a word are read once, however often it stands there. Where a batch is cut into parts (devices,
+micro-batches), each part of B/parts sentences has its own S/parts rows of letters beside it.
+"""
+
+import json
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from lmjax.data.batches import cut_lengths, drawn_from
+from lmjax.data.tagged import Sentence, iobes
+from lmjax.errors import UserError
+
+LETTERS = 24  # of a word that are read: the first and the last twelve
+LANE = 2 * LETTERS + 1  # a row of letters: two of the longest words
+UNKNOWN = "\ufffd"  # stands for letters that training lacks
+
+
+class Vocabulary(NamedTuple):
+    """What stands at which number. Number 0 of words and columns is that of everything else; of letters it
+    is none, and 1 of everything else."""
+
+    words: tuple[str, ...]
+    letters: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...]
+    tags: tuple[str, ...]  # as they are learnt
+    scheme: str  # "bio", "iobes" or "plain"
+    once: tuple[bool, ...] = ()  # words that training has once
+    zeros: bool = True  # digits are read as 0
+    features: tuple[str, ...] = ()  # of a CRF on features
+
+    def save(self, path):
+        path.write_text(json.dumps(self._asdict(), ensure_ascii=False), encoding="utf-8")
+
+
+def load_vocabulary(path) -> Vocabulary:
+    """UserError where the file is none that `save` wrote."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        columns = tuple(map(tuple, found.pop("columns")))
+        lists = {name: tuple(found.pop(name)) for name in ("words", "letters", "tags", "once", "features")}
+        return Vocabulary(columns=columns, **lists, **found)
+    except OSError:
+        raise UserError(f"{path} cannot be read: expected the vocabulary that a run of tag.py keeps") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is damaged: expected the vocabulary that a run of tag.py keeps") from None
+
+
+def vocabulary(train: list[Sentence], scheme: str, columns: int = 0, min_count: int = 1, more=(), zeros=True):
+    """The vocabularies of training: a `Vocabulary`.
+
+    min_count: words seen less often are unknown. more: words to know besides, those that have a vector already.
+    Case counts for letters alone; words are in lower case.
+    """
+    counts = Counter(lookup(word, zeros) for sentence in train for word in sentence.words)
+    words = dict.fromkeys(word for word, n in counts.most_common() if n >= min_count)
+    words |= dict.fromkeys(more)
+    tags = sorted({tag for sentence in train for tag in _scheme(sentence.tags, scheme)})
+    return Vocabulary(
+        ("", *words),
+        ("", UNKNOWN, *sorted({letter for sentence in train for word in sentence.words for letter in _digits(word, zeros)} - {UNKNOWN})),
+        tuple(("", *sorted({value for one in train for value in one.columns[n]})) for n in range(columns)),
+        tuple(tags),
+        scheme,
+        (False, *(counts[word] == 1 for word in words)),
+        zeros,
+    )
+
+
+def lookup(word: str, zeros: bool = True) -> str:
+    return _digits(word, zeros).lower()
+
+
+def _digits(word: str, zeros: bool) -> str:
+    return re.sub(r"\d", "0", word) if zeros else word
+
+
+def _scheme(tags, scheme: str):
+    return iobes(tags) if scheme == "iobes" else tags
+
+
+class TagRows(NamedTuple):
+    """Sentences as numbers. words, spelling, tags: int32 [T] of each; columns: int32 [T,n]; the letters of all distinct
+    spellings int32 [N,C] and how many each has [N]. A tag that training lacks is -1."""
+
+    words: list[np.ndarray]
+    spelling: list[np.ndarray]
+    columns: list[np.ndarray]
+    tags: list[np.ndarray]
+    letters: np.ndarray
+    lengths: np.ndarray
+
+
+def rows(sentences: list[Sentence], known: Vocabulary) -> TagRows:
+    place, letter = ({what: n for n, what in enumerate(some)} for some in (known.words, known.letters))
+    columns = [{value: n for n, value in enumerate(some)} for some in known.columns]
+    tag = {name: n for n, name in enumerate(known.tags)}
+    spellings = {}  # of each distinct word its number
+    for sentence in sentences:
+        for word in sentence.words:
+            spellings.setdefault(word, len(spellings))
+    letters = np.zeros((max(len(spellings), 1), LETTERS), np.int32)
+    lengths = np.ones(len(letters), np.int32)
+    of_word = np.zeros(len(letters), np.int32)
+    for word, n in spellings.items():
+        read = _digits(word, known.zeros)
+        of_word[n] = place.get(read.lower(), 0)
+        read = read if len(read) <= LETTERS else read[: LETTERS // 2] + read[-(LETTERS // 2) :]
+        letters[n, : len(read)] = [letter.get(one, 1) for one in read]
+        lengths[n] = max(len(read), 1)
+    spelling = [np.array([spellings[word] for word in one.words], np.int32) for one in sentences]
+    return TagRows(
+        [of_word[some] for some in spelling],
+        spelling,
+        [np.array([[kind.get(value, 0) for kind, value in zip(columns, values)]
+                   for values in zip(*one.columns[: len(columns)])] if columns else
+                  np.zeros((len(one.words), 0)), np.int32) for one in sentences],
+        [np.array([tag.get(name, -1) for name in _scheme(one.tags, known.scheme)], np.int32) for one in sentences],
+        letters,
+        lengths,
+    )  # fmt: skip
+
+
+def split_long(sentences: list[Sentence], longest: int) -> list[Sentence]:
+    """The sentences, one of more than `longest` words in pieces of that many."""
+    found = []
+    for one in sentences:
+        for at in range(0, len(one.words), longest):
+            piece = slice(at, at + longest)
+            found.append(Sentence(one.words[piece], one.tags[piece], tuple(some[piece] for some in one.columns)))
+    return found
+
+
+def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: int = 1, once=None, forget: float = 0.0):
+    """`(batch(step), steps_per_epoch)`, a pure function of (seed, step), in few shapes.
+
+    Sentences of like length stand together; each comes once an epoch, and a bucket's last batch is filled with empty
+    ones. once: bool [V], words that become unknown with probability `forget`, each time anew (Lample et al. 2016).
+    """
+    lengths = np.array([len(some) for some in given.words])
+    ends = cut_lengths(lengths, shapes)
+    place = np.searchsorted(ends, lengths)
+    members = [np.flatnonzero(place == b) for b in range(len(ends))]
+    plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), batch)]
+    known = {}  # the order of the last epoch asked for: only a memory of f(seed, epoch)
+
+    def order(epoch):
+        if epoch not in known:
+            known.clear()
+            rng = drawn_from(seed, epoch)
+            known[epoch] = [rng.permutation(who) for who in members], rng.permutation(len(plan))
+        return known[epoch]
+
+    def at(step: int) -> dict:
+        shuffled, turns = order(step // len(plan))
+        b, first = plan[turns[step % len(plan)]]
+        made = padded(given, shuffled[b][first : first + batch], batch, int(ends[b]), parts)
+        if forget:
+            rng = drawn_from(seed + 1_000_003, step)
+            gone = once[made["words"]] & (rng.random(made["words"].shape) < forget)
+            made["words"] = np.where(gone, 0, made["words"])
+        return made
+
+    return at, len(plan)
+
+
+def evaluation(given: TagRows, batch: int, shapes: int = 5, budget: int = 16_384):
+    """Every sentence once, by length: an iterator of (their numbers, batch). Fewer rows than `batch` where more would
+    be more than `budget` words, so that a very long sentence goes alone."""
+    lengths = np.array([len(some) for some in given.words])
+    ends, by_length = cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
+    place = np.searchsorted(ends, lengths[by_length])
+    for b, end in enumerate(ends):
+        who, rows = by_length[place == b], max(1, min(batch, budget // int(end)))
+        for first in range(0, len(who), rows):
+            some = who[first : first + rows]
+            yield some, padded(given, some, rows, int(end))
+
+
+def padded(given: TagRows, at, batch: int, length: int, parts: int = 1) -> dict:
+    """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring."""
+    words, spelling, tags = (np.zeros((batch, length), np.int32) for _ in range(3))
+    seen = np.zeros((batch, length), bool)
+    columns = np.zeros((batch, length, given.columns[0].shape[1]), np.int32)
+    for n, i in enumerate(at):
+        width = len(given.words[i])
+        words[n, :width], spelling[n, :width], seen[n, :width] = given.words[i], given.spelling[i], True
+        columns[n, :width], tags[n, :width] = given.columns[i], given.tags[i]
+    packed = [_packed(given, some, which) for some, which in zip(_parts(spelling, parts), _parts(seen, parts))]
+    grain = max(batch * length // parts // 64, 4)  # few numbers of rows, so that few programs serve all batches
+    room = -(-max(len(lanes) for lanes, _ in packed) // grain) * grain
+    letters = np.concatenate([np.pad(lanes, ((0, room - len(lanes)), (0, 0))) for lanes, _ in packed])
+    places = [np.stack([part * room + lane, first, last]) for part, (_, (lane, first, last)) in enumerate(packed)]
+    lane, first, last = np.concatenate(places, axis=1).astype(np.int32)
+    return {
+        "words": words, "seen": seen, "tags": tags, "columns": columns, "letters": letters,
+        "lanes": np.arange(len(letters), dtype=np.int32), "lane": lane, "first": first, "last": last,
+    }  # fmt: skip
+
+
+def _parts(x, parts: int):
+    return x.reshape(parts, -1, *x.shape[1:])
+
+
+def _packed(given: TagRows, spelling, seen):
+    """(rows of letters int32 [S,LANE], (row, first place, last place) of each word's letters) of one part."""
+    known = spelling[seen]
+    distinct, where = np.unique(np.where(seen, spelling, known[0] if len(known) else 0), return_inverse=True)
+    lengths = given.lengths[distinct]
+    lane, first, row, at = [], [], 0, 0
+    for length in lengths.tolist():
+        if at + length > LANE:
+            row, at = row + 1, 0
+        lane.append(row)
+        first.append(at)
+        at += length + 1
+    lane, first, where = np.array(lane), np.array(first), where.reshape(spelling.shape)
+    lanes = np.zeros((row + 1, LANE), np.int32)
+    there = np.arange(LETTERS)[None] < lengths[:, None]
+    lanes.reshape(-1)[((lane * LANE + first)[:, None] + np.arange(LETTERS)[None])[there]] = given.letters[distinct][there]
+    return lanes, (lane[where], first[where], (first + lengths - 1)[where])

@@ -1,0 +1,158 @@
+"""Taggers of words: Lample et al. 2016's BiLSTM-CRF with letters, and the CRF on features beside it.
+
+    letters   each word's letters through an LSTM from either side, their last states side by side
+    x_t       = [word vector; letters; vector of each further column], dropped
+    h_t       = the states of an LSTM from the left and one from the right
+    emissions = h_t W + b, and on top of them models/crf.py, or a softmax for each word by itself
+
+Departure from Lample et al.: no tanh layer stands between h and the emissions.
+
+Huang et al. 2015 hand spelling and context features past the LSTM to the CRF; here letters and columns enter it.
+
+A batch is data/tag_rows.py's. B sentences, T words, S rows of C letters, D width, H cells, K tags.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from lmjax.losses import cross_entropy
+from lmjax.models import crf
+from lmjax.nn.dropout import dropout, dropout_mask, fold, never
+from lmjax.nn.linear import linear, linear_params
+from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
+from lmjax.param import Param, normal, uniform, zeros
+
+
+def tagger_params(config, vectors=None) -> dict:
+    """A tree of Param for a config.Tagger. vectors: what the words begin with, float32 [V,D]; None: at random."""
+
+    def table(rows, d):
+        return Param((rows, d), ("vocab", "embed"), uniform((3 / d) ** 0.5))  # as Lample et al.
+
+    def both_ways(d, h):
+        """An LSTM from the left and one from the right."""
+
+        def bias(key, shape, dtype):
+            return zeros(key, shape, dtype).at[1].set(1.0)  # of the forget gate (Jozefowicz et al. 2015)
+
+        return [lstm_layer_params(d, h, normal((2 / (d + 4 * h)) ** 0.5), bias) for _ in range(2)]
+
+    params = {"words": table(config.words, config.word_dim)}
+    if vectors is not None:
+        params["words"] = params["words"]._replace(init=lambda key, shape, dtype: jnp.asarray(vectors, dtype))
+    width = config.word_dim + 2 * config.letter_cells + config.column_dim * len(config.columns)
+    if config.letter_cells:
+        params["letters"] = table(config.letters, config.letter_dim)
+        params["letter_lstm"] = both_ways(config.letter_dim, config.letter_cells)
+    if config.columns:
+        params["columns"] = [table(types, config.column_dim) for types in config.columns]
+    widths = [width, *[2 * config.cells] * config.layers]
+    params["lstm"] = [both_ways(d, config.cells) for d, _ in itertools.pairwise(widths)]
+    params["tags"] = linear_params(2 * config.cells, config.tags, ("embed", None))
+    return params | ({"crf": crf.crf_params(config.tags)} if config.crf else {})
+
+
+def spelled(params, config, batch):
+    """What the letters of each word say, the last states of an LSTM from either side: [T,B, 2 letter_cells].
+
+    Several words stand behind each other in a row of letters. The 0 between them shuts the gates i and f, so that cell
+    and state are 0 behind it and each word is read as if it stood alone, forwards and backwards.
+    """
+    with jax.named_scope("letters"):
+        letters = batch["letters"].T  # [C,S]
+        zero = jnp.zeros((letters.shape[1], config.letter_cells))
+        shut = jnp.array([-1e4, -1e4, 0, 0])[None, :, None] * jnp.ones((1, 4, config.letter_cells))
+        lane = jnp.searchsorted(batch["lanes"], batch["lane"].T)  # its place in this part of the batch
+
+        def read(layer, letters):
+            x = jnp.concatenate([params["letters"][letters], (letters == 0)[:, :, None]], axis=-1).astype(config.dtype)
+            layer = {**layer, "w": jnp.concatenate([layer["w"], shut])}
+            return lstm_layer(layer, x, (zero, zero))[0]
+
+        right, left = params["letter_lstm"]
+        after, before = read(right, letters), read(left, letters[::-1])[::-1]
+        return jnp.concatenate([after[batch["last"].T, lane], before[batch["first"].T, lane]], axis=-1)
+
+
+def turned(x, lengths):
+    """x [T,B,...] with the first `lengths` [B] of each column in reverse."""
+    steps = jnp.arange(len(x))[:, None]
+    place = jnp.where(steps < lengths[None], lengths[None] - 1 - steps, steps)
+    return jnp.take_along_axis(x, place.reshape(*place.shape, *[1] * (x.ndim - 2)), axis=0)
+
+
+def both_ways(layers, x, lengths):
+    """The states of an LSTM from either side over x [T,B,D], where `lengths` [B] count: [T,B,2H]."""
+    right, left = layers
+    zero = jnp.zeros((x.shape[1], right["u"].shape[0]))
+    after = lstm_layer(right, x, (zero, zero))[0]
+    before = lstm_layer(left, turned(x, lengths), (zero, zero))[0]
+    return jnp.concatenate([after, turned(before, lengths)], axis=-1)
+
+
+def emissions(params, config, batch, key=None):
+    """Scores float32 [T,B,K] of each word's tags. key: of the dropout; None: no dropout."""
+    with jax.named_scope("words"):
+        x = [params["words"][batch["words"].T].astype(config.dtype)]
+    if config.letter_cells:
+        x.append(spelled(params, config, batch))
+    for n, table in enumerate(params.get("columns", ())):
+        x.append(table[batch["columns"][:, :, n].T].astype(config.dtype))
+    x = jnp.concatenate(x, axis=-1)
+    if not never(key, config.dropout):
+        x = x * dropout_mask(fold(key, "input"), config.dropout, x.shape, x.dtype)
+    lengths = batch["seen"].sum(1)
+    for n, layer in enumerate(params["lstm"]):
+        with jax.named_scope(f"lstm{n}"):
+            x = both_ways(layer, x, lengths)
+    x = dropout(fold(key, "output"), x, config.dropout_output)
+    return linear(params["tags"], x).astype(jnp.float32)
+
+
+def feature_crf_params(config) -> dict:
+    """A score for each feature and tag, and the CRF's, all 0 at the start."""
+    weights = Param((config.features, config.tags), ("vocab", None), zeros)
+    return {"weights": weights, "tags": {"b": Param((config.tags,), (None,), zeros)}, "crf": crf.crf_params(config.tags)}
+
+
+def feature_emissions(params, config, batch, key=None):
+    """The sum of the scores of each word's features, float32 [T,B,K]: `batch` has features int [B,T,n], 0 for none."""
+    given = batch["features"].swapaxes(0, 1)
+    there = (given > 0).astype(jnp.float32)
+    if not never(key, config.dropout):
+        there = there * dropout_mask(fold(key, "features"), config.dropout, there.shape)
+    return (params["weights"][given] * there[..., None]).sum(2) + params["tags"]["b"][None, None]
+
+
+def tag_loss(params, batch, scores, legal):
+    """-log P of the sentences' tags in nats, as train/step.py wants it: (sum, (words, metrics, carry)).
+
+    scores: emissions [T,B,K]; legal: the tags that may follow each other, a crf.Chain of bools. Of parameters without
+    a CRF the tags' cross entropies. A tag of -1, one that training lacks, is not to be learnt from.
+    """
+    seen, tags = batch["seen"].T, batch["tags"].T
+    with jax.named_scope("crf"):
+        if "crf" in params:
+            nll = crf.crf_nll(crf.chain(params["crf"], legal), scores, tags, seen)
+            total = jnp.where(seen[0], nll, 0).sum()
+        else:
+            total, _ = cross_entropy(scores, tags, seen.astype(jnp.float32))
+    return total, (seen.sum().astype(jnp.float32), {}, ())
+
+
+def best_tags(params, scores, seen, legal):
+    """The likeliest tags int [B,T] and the probability float32 [B,T] of each, given the whole sentence.
+
+    scores [T,B,K]; seen bool [B,T]. Without a CRF each word's own best, of the likeliest row that `legal` allows.
+    """
+    seen = seen.T
+    if "crf" in params:
+        links = crf.chain(params["crf"], legal)
+        tags, probabilities = crf.viterbi(links, scores, seen)[0], crf.marginals(links, scores, seen)
+    else:
+        links = crf.Chain(*(jnp.where(ok, 0.0, crf.NEVER) for ok in legal))
+        tags = crf.viterbi(links, jax.nn.log_softmax(scores), seen)[0]
+        probabilities = jax.nn.softmax(scores)
+    return tags.T, jnp.take_along_axis(probabilities, tags[:, :, None], axis=2)[:, :, 0].T
