@@ -35,3 +35,12 @@ def test_matthews():
 def test_a_class_that_never_occurs_is_zero_without_a_warning():
     assert c.precision_recall_f1(np.array([[3, 0], [0, 0]]))[1].tolist() == [0, 0, 0]
     assert c.caught(np.array([[3, 0], [0, 0]]), 1) == c.blocked(np.array([[0, 0], [0, 2]]), 1) == 0
+
+
+def test_calibration_error_by_hand():
+    # Called with .8 twice, of which one is right, and with .6 once, right: (2 |.5 - .8| + |1 - .6|) / 3.
+    probabilities = np.array([[0.8, 0.2], [0.2, 0.8], [0.4, 0.6]])
+    assert c.calibration_error(probabilities, [0, 0, 1]) == pytest.approx((2 * 0.3 + 0.4) / 3)
+    assert c.calibration_error(np.array([[1.0, 0.0]]), [0]) == 0
+    # In one bin all three: their mean .7333 beside 2 / 3 that are right.
+    assert c.calibration_error(probabilities, [0, 0, 1], bins=1) == pytest.approx(2.2 / 3 - 2 / 3)

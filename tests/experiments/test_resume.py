@@ -53,6 +53,10 @@ RUNS = {
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
     ],
+    "texts to classify": [
+        "classify.py", "--data=labelled.txt", "--network=lstm", "--epochs=6", "--batch=10", "--lstm.embed=8",
+        "--lstm.dim=8",
+    ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
         "--shapes=1", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
@@ -142,6 +146,8 @@ def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     (tmp_path / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
     digits(tmp_path / "twin", rng)
     pairs(tmp_path / "pairs", words)
+    labelled = [f"{words[i + i // 5 % 2]}\t{' '.join(words[i : i + 1 + i % 5])}\n" for i in range(100)]
+    (tmp_path / "labelled.txt").write_text("".join(labelled))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     end_of(start(name, whole))
     steps, inside = steps_saved(whole), 0

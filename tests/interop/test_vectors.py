@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmjax.errors import UserError
-from lmjax.interop.vectors import FORMS, read_vectors, write_vectors
+from lmjax.interop.vectors import FORMS, read_vectors, table, write_vectors
 
 WORDS = ["the", "naïve", "東京", "new_york", "don't", "3", "1e5"]
 
@@ -167,3 +167,13 @@ def test_gensim_reads_ours_and_we_gensims(tmp_path, form):
         words, found = read_vectors(tmp_path / f"theirs{end}")
         assert words == WORDS
         assert np.array_equal(found, vectors)
+
+
+def test_a_table_for_ones_own_words(tmp_path):
+    known = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    write_vectors(tmp_path / "v.txt", [f"w{n}" for n in range(40)], known, "word2vec")
+    found, count = table(tmp_path / "v.txt", ["<unk>", "w7", "other", "w0"])
+    assert count == 2
+    np.testing.assert_allclose(found[[1, 3]], known[[7, 0]], rtol=1e-5)
+    wide, _ = table(tmp_path / "v.txt", [f"x{n}" for n in range(2000)])
+    assert wide.std() == pytest.approx(known.std(), rel=0.05)

