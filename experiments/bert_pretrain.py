@@ -40,7 +40,7 @@ class Config(Run):
     model: BERT = setting(BERT(context=64, layers=2, heads=2, dim=128, dropout=0.0), "the network")
     batch: int = setting(32, "rows of a step", low=1)
     short: int = setting(
-        0, "tokens of a row in the first 9/10 of the steps, of which there are more then; 0: all of model.context", low=0
+        0, "tokens of a row in the first 9/10 of the steps, more rows then; 0: all of model.context", low=0
     )
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     steps: int = setting(1000, "steps to train for", low=1)
