@@ -365,14 +365,16 @@ class Tagger:
     letters: int = setting(0, "number of letters; 0 takes the data's", low=0)
     columns: tuple[int, ...] = setting((), "types of each further column that is read; empty takes the data's", low=1)
     tags: int = setting(0, "number of tags; 0 takes the data's", low=0)
-    word_dim: int = setting(100, "width of a word's vector; with --vectors theirs", low=1)
+    word_dim: int = setting(100, "width of a word's vector", low=1)
     letter_dim: int = setting(25, "width of a letter's vector", low=1)
     letter_cells: int = setting(25, "cells of the LSTM over letters, each way; 0: letters are not read", low=0)
     column_dim: int = setting(25, "width of the vector of what a further column says", low=1)
     cells: int = setting(100, "cells of the LSTM over words, each way", low=1)
     layers: int = setting(1, "LSTMs over words on top of each other", low=1)
     crf: bool = setting(True, "a CRF over the tags; else each is chosen by itself")
-    dropout: float = setting(0.5, "probability of dropping a unit of what enters the LSTM over words", low=0.0, high=0.99)
+    dropout: float = setting(
+        0.5, "probability of dropping a unit of what enters the LSTM over words", low=0.0, high=0.99
+    )
     dropout_output: float = setting(0.0, "of dropping a unit of what leaves it", low=0.0, high=0.99)
     dtype: str = setting(
         "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")

@@ -1,11 +1,11 @@
 """Tagged sentences as numbers: the vocabularies of words, letters, columns and tags, and batches of like length.
 
-A batch of B sentences, for models/tagger.py:
+A batch of B sentences, for models/tagger.py: seen bool [B,T], True for words and False behind a sentence's end, tags
+int32 [B,T], and of these what a tagger reads:
 
     words    int32 [B,T]    the word in the vocabulary, 0 for one that is not in it
-    seen     bool [B,T]     True for words, False behind a sentence's end
-    tags     int32 [B,T]
     columns  int32 [B,T,n]  what each further column says, 0 for what training lacks
+    features int32 [B,T,n]  data/tag_features.py's, 0 for none
     letters  int32 [S,C]    the letters of the batch's distinct spellings, each once, several in a row of C with a 0
                             between them and behind the last: a word has some six letters and may have 24
     lanes    int32 [S]      those rows' numbers, rising
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmjax.data.batches import cut_lengths, drawn_from
+from lmjax.data.tag_features import feature_list, feature_numbers
 from lmjax.data.tagged import Sentence, iobes
 from lmjax.errors import UserError
 
@@ -66,22 +67,39 @@ def load_vocabulary(path) -> Vocabulary:
 def vocabulary(train: list[Sentence], scheme: str, columns: int = 0, min_count: int = 1, more=(), zeros=True):
     """The vocabularies of training: a `Vocabulary`.
 
-    min_count: words seen less often are unknown. more: words to know besides, those that have a vector already.
-    Case counts for letters alone; words are in lower case.
+    columns: further columns that are read, the first so many; UserError where the sentences have fewer. min_count:
+    words seen less often are unknown. more: words to know besides, in lower case: those that have a vector already.
+    Case counts for letters alone.
     """
     counts = Counter(lookup(word, zeros) for sentence in train for word in sentence.words)
     words = dict.fromkeys(word for word, n in counts.most_common() if n >= min_count)
     words |= dict.fromkeys(more)
-    tags = sorted({tag for sentence in train for tag in _scheme(sentence.tags, scheme)})
-    return Vocabulary(
-        ("", *words),
-        ("", UNKNOWN, *sorted({letter for sentence in train for word in sentence.words for letter in _digits(word, zeros)} - {UNKNOWN})),
-        tuple(("", *sorted({value for one in train for value in one.columns[n]})) for n in range(columns)),
-        tuple(tags),
-        scheme,
-        (False, *(counts[word] == 1 for word in words)),
-        zeros,
+    letters = {letter for sentence in train for word in sentence.words for letter in _digits(word, zeros)}
+    return _begun(train, scheme, columns)._replace(
+        words=("", *words),
+        letters=("", UNKNOWN, *sorted(letters - {UNKNOWN})),
+        once=(False, *(counts[word] == 1 for word in words)),
+        zeros=zeros,
     )
+
+
+def feature_vocabulary(train: list[Sentence], scheme: str, columns: int = 0, min_count: int = 1) -> Vocabulary:
+    """The features of training that it has `min_count` times; else as `vocabulary`."""
+    return _begun(train, scheme, columns)._replace(features=feature_list(train, columns, min_count))
+
+
+def counted(train: list[Sentence], scheme: str, columns: int = 0) -> Vocabulary:
+    """The tags of training alone, which is all that counting needs; else as `vocabulary`."""
+    return _begun(train, scheme, columns)
+
+
+def _begun(train, scheme: str, columns: int) -> Vocabulary:
+    has = len(train[0].columns)
+    if columns > has:
+        raise UserError(f"--columns={columns}, and the data has {has} between word and tag: lower it")
+    tags = {tag for sentence in train for tag in _scheme(sentence.tags, scheme)}
+    values = tuple(("", *sorted({value for one in train for value in one.columns[n]})) for n in range(columns))
+    return Vocabulary((), (), values, tuple(sorted(tags)), scheme)
 
 
 def lookup(word: str, zeros: bool = True) -> str:
@@ -97,45 +115,51 @@ def _scheme(tags, scheme: str):
 
 
 class TagRows(NamedTuple):
-    """Sentences as numbers. words, spelling, tags: int32 [T] of each; columns: int32 [T,n]; the letters of all distinct
-    spellings int32 [N,C] and how many each has [N]. A tag that training lacks is -1."""
+    """Sentences as numbers. each: what a batch has of each word, [T,...] of each sentence. Where letters are read, the
+    number of each word's spelling int32 [T], and of all distinct spellings the letters int32 [N,C] and their count [N].
+    """
 
-    words: list[np.ndarray]
-    spelling: list[np.ndarray]
-    columns: list[np.ndarray]
-    tags: list[np.ndarray]
-    letters: np.ndarray
-    lengths: np.ndarray
+    each: dict[str, list[np.ndarray]]
+    spelling: list[np.ndarray] | None = None
+    letters: np.ndarray | None = None
+    counts: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Words of each sentence."""
+        return np.array([len(tags) for tags in self.each["tags"]])
 
 
 def rows(sentences: list[Sentence], known: Vocabulary) -> TagRows:
+    """A tag that training lacks, or that a sentence does not have, is -1."""
+    tag = {name: n for n, name in enumerate(known.tags)}
+    marked = [_scheme(one.tags, known.scheme) or [""] * len(one.words) for one in sentences]
+    tags = [np.array([tag.get(name, -1) for name in names], np.int32) for names in marked]
+    if known.features:
+        numbers = feature_numbers(sentences, known.features, len(known.columns))
+        return TagRows({"tags": tags, "features": numbers})
     place, letter = ({what: n for n, what in enumerate(some)} for some in (known.words, known.letters))
     columns = [{value: n for n, value in enumerate(some)} for some in known.columns]
-    tag = {name: n for n, name in enumerate(known.tags)}
     spellings = {}  # of each distinct word its number
     for sentence in sentences:
         for word in sentence.words:
             spellings.setdefault(word, len(spellings))
-    letters = np.zeros((max(len(spellings), 1), LETTERS), np.int32)
-    lengths = np.ones(len(letters), np.int32)
-    of_word = np.zeros(len(letters), np.int32)
+    letters = np.zeros((len(spellings), LETTERS), np.int32)
+    counts, of_word = np.ones(len(letters), np.int32), np.zeros(len(letters), np.int32)
     for word, n in spellings.items():
         read = _digits(word, known.zeros)
         of_word[n] = place.get(read.lower(), 0)
         read = read if len(read) <= LETTERS else read[: LETTERS // 2] + read[-(LETTERS // 2) :]
         letters[n, : len(read)] = [letter.get(one, 1) for one in read]
-        lengths[n] = max(len(read), 1)
+        counts[n] = len(read)
     spelling = [np.array([spellings[word] for word in one.words], np.int32) for one in sentences]
-    return TagRows(
-        [of_word[some] for some in spelling],
-        spelling,
-        [np.array([[kind.get(value, 0) for kind, value in zip(columns, values)]
-                   for values in zip(*one.columns[: len(columns)])] if columns else
-                  np.zeros((len(one.words), 0)), np.int32) for one in sentences],
-        [np.array([tag.get(name, -1) for name in _scheme(one.tags, known.scheme)], np.int32) for one in sentences],
-        letters,
-        lengths,
-    )  # fmt: skip
+    each = {"tags": tags, "words": [of_word[some] for some in spelling]}
+    if columns:
+        each["columns"] = [
+            np.array([[kind.get(value, 0) for kind, value in zip(columns, row)] for row in zip(*one.columns)], np.int32)
+            for one in sentences
+        ]
+    return TagRows(each, spelling, letters, counts)
 
 
 def split_long(sentences: list[Sentence], longest: int) -> list[Sentence]:
@@ -154,7 +178,7 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: in
     Sentences of like length stand together; each comes once an epoch, and a bucket's last batch is filled with empty
     ones. once: bool [V], words that become unknown with probability `forget`, each time anew (Lample et al. 2016).
     """
-    lengths = np.array([len(some) for some in given.words])
+    lengths = given.sizes
     ends = cut_lengths(lengths, shapes)
     place = np.searchsorted(ends, lengths)
     members = [np.flatnonzero(place == b) for b in range(len(ends))]
@@ -184,7 +208,7 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: in
 def evaluation(given: TagRows, batch: int, shapes: int = 5, budget: int = 16_384):
     """Every sentence once, by length: an iterator of (their numbers, batch). Fewer rows than `batch` where more would
     be more than `budget` words, so that a very long sentence goes alone."""
-    lengths = np.array([len(some) for some in given.words])
+    lengths = given.sizes
     ends, by_length = cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
     place = np.searchsorted(ends, lengths[by_length])
     for b, end in enumerate(ends):
@@ -196,23 +220,27 @@ def evaluation(given: TagRows, batch: int, shapes: int = 5, budget: int = 16_384
 
 def padded(given: TagRows, at, batch: int, length: int, parts: int = 1) -> dict:
     """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring."""
-    words, spelling, tags = (np.zeros((batch, length), np.int32) for _ in range(3))
     seen = np.zeros((batch, length), bool)
-    columns = np.zeros((batch, length, given.columns[0].shape[1]), np.int32)
+    made = {name: np.zeros((batch, length, *some[0].shape[1:]), some[0].dtype) for name, some in given.each.items()}
     for n, i in enumerate(at):
-        width = len(given.words[i])
-        words[n, :width], spelling[n, :width], seen[n, :width] = given.words[i], given.spelling[i], True
-        columns[n, :width], tags[n, :width] = given.columns[i], given.tags[i]
+        width = len(given.each["tags"][i])
+        seen[n, :width] = True
+        for name, some in given.each.items():
+            made[name][n, :width] = some[i]
+    made["seen"] = seen
+    if given.spelling is None:
+        return made
+    spelling = np.zeros((batch, length), np.int32)
+    for n, i in enumerate(at):
+        spelling[n, : len(given.spelling[i])] = given.spelling[i]
     packed = [_packed(given, some, which) for some, which in zip(_parts(spelling, parts), _parts(seen, parts))]
     grain = max(batch * length // parts // 64, 4)  # few numbers of rows, so that few programs serve all batches
     room = -(-max(len(lanes) for lanes, _ in packed) // grain) * grain
     letters = np.concatenate([np.pad(lanes, ((0, room - len(lanes)), (0, 0))) for lanes, _ in packed])
     places = [np.stack([part * room + lane, first, last]) for part, (_, (lane, first, last)) in enumerate(packed)]
     lane, first, last = np.concatenate(places, axis=1).astype(np.int32)
-    return {
-        "words": words, "seen": seen, "tags": tags, "columns": columns, "letters": letters,
-        "lanes": np.arange(len(letters), dtype=np.int32), "lane": lane, "first": first, "last": last,
-    }  # fmt: skip
+    lanes = np.arange(len(letters), dtype=np.int32)
+    return made | {"letters": letters, "lanes": lanes, "lane": lane, "first": first, "last": last}
 
 
 def _parts(x, parts: int):
@@ -223,7 +251,7 @@ def _packed(given: TagRows, spelling, seen):
     """(rows of letters int32 [S,LANE], (row, first place, last place) of each word's letters) of one part."""
     known = spelling[seen]
     distinct, where = np.unique(np.where(seen, spelling, known[0] if len(known) else 0), return_inverse=True)
-    lengths = given.lengths[distinct]
+    lengths = given.counts[distinct]
     lane, first, row, at = [], [], 0, 0
     for length in lengths.tolist():
         if at + length > LANE:
@@ -234,5 +262,6 @@ def _packed(given: TagRows, spelling, seen):
     lane, first, where = np.array(lane), np.array(first), where.reshape(spelling.shape)
     lanes = np.zeros((row + 1, LANE), np.int32)
     there = np.arange(LETTERS)[None] < lengths[:, None]
-    lanes.reshape(-1)[((lane * LANE + first)[:, None] + np.arange(LETTERS)[None])[there]] = given.letters[distinct][there]
+    place = (lane * LANE + first)[:, None] + np.arange(LETTERS)[None]
+    lanes.reshape(-1)[place[there]] = given.letters[distinct][there]
     return lanes, (lane[where], first[where], (first + lengths - 1)[where])

@@ -135,8 +135,10 @@ def read_columns(content: bytes, name, chunks: bool = True) -> list[Sentence]:
                     f"{wanted}" + f"; {first[1]} columns as in line {first[0]:,}" * (first[0] < number)
                 )
             if chunks and not TAG.fullmatch(row[-1]):
-                raise UserError(f"{name}, line {number:,} ends in {row[-1][:20]!r}: expected a word and, last, its tag: "
-                                f"{wanted}; --chunks=false reads tags that stand for themselves")  # fmt: skip
+                raise UserError(
+                    f"{name}, line {number:,} ends in {row[-1][:20]!r}: expected a word and, last, its tag: {wanted}; "
+                    "--chunks=false reads tags that stand for themselves"
+                )
             rows.append(row)
         elif rows:
             words, *columns, tags = map(tuple, zip(*rows))
@@ -214,7 +216,7 @@ def generated(count: int, seed: int) -> list[Sentence]:
     is of is told by what stands around it and by how it is spelt, for hardly any comes again."""
     rng = np.random.default_rng(seed)
     frames = [frame.split() for frame in _FRAMES.strip().replace("\n", "|").split("|")]
-    words = {"JOB": "teacher doctor baker singer reporter".split(), "DAY": ["today", "on Monday", "last May"]}
+    words = {"JOB": ["teacher", "doctor", "baker", "singer"], "DAY": ["today", "on Monday", "last May"]}
 
     def filled(slot: str) -> str:
         if slot in _ENDINGS:

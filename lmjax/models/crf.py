@@ -3,13 +3,13 @@
     s(x, y) = start[y_1] + sum_t between[y_{t-1}, y_t] + sum_t emissions[t, y_t] + end[y_T]
     log P(y | x) = s(x, y) - log Z(x),  Z(x) the sum of exp s(x, y') over all y'
 
-`viterbi` gives the best y, `log_partition` log Z, `marginals` P(y_t | x). A transition that is not allowed scores NEVER,
-so that no y with one has a probability, whatever the emissions say. Scores are in nats, and float32.
+`viterbi` gives the best y, `log_partition` log Z, `marginals` P(y_t | x). A transition that is not allowed scores
+NEVER, so that no y with one has a probability, whatever the emissions say. Scores are in nats, and float32.
 
 Two things are better than a scan of logsumexp over [B,K,K]. The sum over the tag before is a product of matrices:
-exp(alpha - max) @ exp(between). And the gradient of log Z is what it is known to be, the marginals, by one backward scan
-of that product with the probability of each tag given its successor; the gradient of `between` is one product over all
-steps behind it. Nothing in either underflows to a gradient that is no number.
+exp(alpha - max) @ exp(between). And the gradient of log Z is what it is known to be, the marginals, by one backward
+scan of that product with the probability of each tag given its successor; the gradient of `between` is one product over
+all steps behind it. Nothing in either underflows to a gradient that is no number.
 
 T steps, B sentences, K tags. Emissions are [T,B,K] and `seen` bool [T,B] is True for the words of a sentence, which
 stand first in its column; the first of all is taken for one.
@@ -86,8 +86,8 @@ def _log_partition(start, between, end, emissions, seen):
 
 
 def _forward(links: Chain, emissions, seen):
-    """log Z [B], and for the way back: the share of each tag among the prefixes before step t, relative to the likeliest,
-    [T-1,B,K], and its sums over them for each tag at t, [T-1,B,K]; the last tag's probabilities [B,K]."""
+    """log Z [B], and for the way back: before step t the weight of each tag, relative to the likeliest, [T-1,B,K], the
+    sums over them for each tag at t, [T-1,B,K], and the last tag's probabilities [B,K]."""
     top = jax.lax.stop_gradient(links.between.max())
     steps = jnp.exp(links.between - top)
 

@@ -114,7 +114,8 @@ def emissions(params, config, batch, key=None):
 def feature_crf_params(config) -> dict:
     """A score for each feature and tag, and the CRF's, all 0 at the start."""
     weights = Param((config.features, config.tags), ("vocab", None), zeros)
-    return {"weights": weights, "tags": {"b": Param((config.tags,), (None,), zeros)}, "crf": crf.crf_params(config.tags)}
+    bias = {"b": Param((config.tags,), (None,), zeros)}
+    return {"weights": weights, "tags": bias, "crf": crf.crf_params(config.tags)}
 
 
 def feature_emissions(params, config, batch, key=None):
@@ -126,33 +127,34 @@ def feature_emissions(params, config, batch, key=None):
     return (params["weights"][given] * there[..., None]).sum(2) + params["tags"]["b"][None, None]
 
 
+def links(params, legal) -> crf.Chain:
+    """The scores of a tagger's transitions: its CRF's, or, without one, 0; NEVER where `legal`, a Chain of bools, says
+    no."""
+    free = {name: jnp.zeros(ok.shape) for name, ok in legal._asdict().items()}
+    return crf.chain(params.get("crf", free), legal)
+
+
 def tag_loss(params, batch, scores, legal):
     """-log P of the sentences' tags in nats, as train/step.py wants it: (sum, (words, metrics, carry)).
 
     scores: emissions [T,B,K]; legal: the tags that may follow each other, a crf.Chain of bools. Of parameters without
-    a CRF the tags' cross entropies. A tag of -1, one that training lacks, is not to be learnt from.
+    a CRF the tags' cross entropies.
     """
     seen, tags = batch["seen"].T, batch["tags"].T
     with jax.named_scope("crf"):
         if "crf" in params:
-            nll = crf.crf_nll(crf.chain(params["crf"], legal), scores, tags, seen)
+            nll = crf.crf_nll(links(params, legal), scores, tags, seen)
             total = jnp.where(seen[0], nll, 0).sum()
         else:
             total, _ = cross_entropy(scores, tags, seen.astype(jnp.float32))
     return total, (seen.sum().astype(jnp.float32), {}, ())
 
 
-def best_tags(params, scores, seen, legal):
+def best_tags(links, scores, seen):
     """The likeliest tags int [B,T] and the probability float32 [B,T] of each, given the whole sentence.
 
-    scores [T,B,K]; seen bool [B,T]. Without a CRF each word's own best, of the likeliest row that `legal` allows.
+    links: a crf.Chain, so that no row of tags is said that it forbids, CRF or not. scores [T,B,K]; seen bool [B,T].
     """
     seen = seen.T
-    if "crf" in params:
-        links = crf.chain(params["crf"], legal)
-        tags, probabilities = crf.viterbi(links, scores, seen)[0], crf.marginals(links, scores, seen)
-    else:
-        links = crf.Chain(*(jnp.where(ok, 0.0, crf.NEVER) for ok in legal))
-        tags = crf.viterbi(links, jax.nn.log_softmax(scores), seen)[0]
-        probabilities = jax.nn.softmax(scores)
+    tags, probabilities = crf.viterbi(links, scores, seen)[0], crf.marginals(links, scores, seen)
     return tags.T, jnp.take_along_axis(probabilities, tags[:, :, None], axis=2)[:, :, 0].T

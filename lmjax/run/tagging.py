@@ -1,5 +1,7 @@
 """A trained tagger from its workdir, and the tags it gives: for predict.py and the evaluation of tag.py."""
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,16 +12,18 @@ import numpy as np
 
 from lmjax import config, param
 from lmjax.data import tag_rows
+from lmjax.data.tag_features import evidence
 from lmjax.data.tagged import Sentence, bio
 from lmjax.errors import UserError
-from lmjax.models import crf, tagger
+from lmjax.interop.vectors import read_vectors
+from lmjax.models import crf, hmm, tagger
 from lmjax.run.settings import from_json
 from lmjax.run.workdir import stored
 from lmjax.train.checkpoint import Checkpoints
 
 
 class Tagger(NamedTuple):
-    """A model's parameters and config, and what its numbers stand for."""
+    """A model's parameters and config, and what its numbers stand for. Of an HMM its counts, in the place of both."""
 
     params: Any
     model: Any
@@ -40,15 +44,14 @@ FAMILIES = {
 
 
 def sized(model, known: tag_rows.Vocabulary):
-    """The config with the numbers of words, letters, ... that the vocabulary has. UserError where it asks for others."""
-    import dataclasses
-
+    """The config with the numbers of words, letters, ... of the vocabulary. UserError where it asks for others."""
     found = {"words": len(known.words), "letters": len(known.letters), "columns": tuple(map(len, known.columns)),
              "features": len(known.features), "tags": len(known.tags)}  # fmt: skip
-    for name in found.keys() & vars(model).keys():
-        if getattr(model, name) not in (0, (), found[name]):
-            raise UserError(f"model.{name}={getattr(model, name)}, and the data has {found[name]}: leave it out")
-    return dataclasses.replace(model, **{name: found[name] for name in found.keys() & vars(model).keys()})
+    found = {name: size for name, size in found.items() if hasattr(model, name)}
+    for name, size in found.items():
+        if getattr(model, name) not in (0, (), size):
+            raise UserError(f"model.{name}={getattr(model, name)}, and the data has {size}: leave it out")
+    return dataclasses.replace(model, **found)
 
 
 @cache
@@ -58,22 +61,46 @@ def _program(model):
     @jax.jit
     def answer(params, batch, legal):
         scores = FAMILIES[type(model)].emissions(params, model, batch)
-        return tagger.best_tags(params, scores, batch["seen"], legal)
+        return tagger.best_tags(tagger.links(params, legal), scores, batch["seen"])
 
     return answer
 
 
-def answers(given: Tagger, encoded: tag_rows.TagRows, batch: int = 64, check=lambda: None):
-    """[(tags as they are learnt, the probability of each float32 [T])] of each sentence, in their order."""
-    program, known = _program(given.model), given.known
+@jax.jit
+def _counted(links, batch):
+    return tagger.best_tags(links, batch["scores"].swapaxes(0, 1), batch["seen"])
+
+
+def encode(given: Tagger, sentences: list[Sentence]) -> tag_rows.TagRows:
+    """Sentences, none of them empty, as the tagger reads them."""
+    encoded = tag_rows.rows(sentences, given.known)
+    if not isinstance(given.model, hmm.HMM):
+        return encoded
+    scores = [hmm.emissions(given.model, evidence(one, len(given.known.columns))) for one in sentences]
+    return tag_rows.TagRows({"tags": encoded.each["tags"], "scores": scores})
+
+
+def answers(given: Tagger, encoded: tag_rows.TagRows, batch: int = 64, check=lambda: None) -> list:
+    """[(tags, the probability of each float32 [T])] of what `encode` gave, in its order; chunks' tags in BIO."""
+    known = given.known
     legal = crf.allowed(known.tags, known.scheme)
-    found = [None] * len(encoded.words)
+    if isinstance(given.model, hmm.HMM):
+        matrix = hmm.links(given.model, legal)
+
+        def program(rows):
+            return _counted(matrix, rows)
+    else:
+
+        def program(rows):
+            return _program(given.model)(given.params, rows, legal)
+
+    found = [None] * len(encoded.sizes)
     for who, rows in tag_rows.evaluation(encoded, batch):
-        rows.pop("tags")
-        tags, probabilities = jax.device_get(program(given.params, rows, legal))
+        tags, probabilities = jax.device_get(program({name: x for name, x in rows.items() if name != "tags"}))
         for n, i in enumerate(who):
-            length = len(encoded.words[i])
-            found[i] = tuple(known.tags[tag] for tag in tags[n, :length]), probabilities[n, :length]
+            length = encoded.sizes[i]
+            said = tuple(known.tags[tag] for tag in tags[n, :length])
+            found[i] = said if known.scheme == "plain" else bio(said), probabilities[n, :length]
         check()
     return found
 
@@ -97,28 +124,69 @@ def tag(given: Tagger, sentences: Sequence, batch: int = 64, check=lambda: None)
     there = [i for i, one in enumerate(whole) if one.words]
     found = [((), np.zeros(0, np.float32))] * len(whole)
     if there:
-        encoded = tag_rows.rows([whole[i] for i in there], given.known)
-        for i, (tags, probabilities) in zip(there, answers(given, encoded, batch, check), strict=True):
-            found[i] = plain(tags, given.known.scheme), probabilities
+        encoded = encode(given, [whole[i] for i in there])
+        for i, answer in zip(there, answers(given, encoded, batch, check), strict=True):
+            found[i] = answer
     return found
 
 
-def plain(tags, scheme: str):
-    """Tags as files have them: chunks' in BIO."""
-    return tags if scheme == "plain" else bio(tags)
-
-
 def load(workdir: str, which="best") -> Tagger:
-    """The tagger of a run of tag.py; `which` checkpoint: "best" by validation F1, or "last"."""
+    """The tagger of a run of tag.py; `which` checkpoint: "best" by validation F1, or "last", as of --whole=true.
+
+    UserError where the folder holds no such run, or no checkpoint yet.
+    """
     run = stored(workdir)
     if run["experiment"] != "tag":
         raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of tag")
     settings, known = run["config"], tag_rows.load_vocabulary(Path(workdir) / "vocabulary.json")
+    if settings["network"] == "hmm":
+        return Tagger(None, load_counts(Path(workdir) / "hmm.json"), known)
     kind, name = (config.FeatureCRF, "features") if settings["network"] == "features" else (config.Tagger, "model")
-    model = from_json(kind, settings.get(name), f"{workdir}/config.json")
-    model = sized(model, known)
+    model = sized(from_json(kind, settings.get(name), f"{workdir}/config.json"), known)
     checkpoints = Checkpoints(Path(workdir) / "checkpoints", best="min")
+    which = "last" if settings["whole"] else which
     found = checkpoints.restore_params(param.shapes(FAMILIES[kind].params(model)), which=which)
     if found is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
     return Tagger(jax.device_put(found[1]), model, known)
+
+
+def vectors(path: str, dim: int) -> tuple[list[str], np.ndarray]:
+    """(words as a vocabulary has them, each once, their vectors [N,D]) of a file of word vectors.
+
+    UserError where it is none, or its vectors are not of `dim` numbers.
+    """
+    words, table = read_vectors(path)
+    if table.shape[1] != dim:
+        raise UserError(f"--vectors={path} has vectors of {table.shape[1]} numbers, and --model.word_dim={dim}: set "
+                        f"--model.word_dim={table.shape[1]}")  # fmt: skip
+    first = {}
+    for n, word in enumerate(words):
+        first.setdefault(tag_rows.lookup(word), n)
+    return list(first), table[list(first.values())]
+
+
+def begun(spec: param.Param, known, words, table) -> param.Param:
+    """The word vectors' Param with those of `words` in their places, scaled as a whole to the spread of the others."""
+    place = {word: n for n, word in enumerate(known)}
+    at = np.array([place[word] for word in words])
+
+    def init(key, shape, dtype):
+        fresh = spec.init(key, shape, dtype)
+        return fresh.at[at].set(table * (fresh.std() / table.std()))
+
+    return spec._replace(init=init)
+
+
+def save_counts(path: Path, model: hmm.HMM):
+    path.write_text(json.dumps(model._asdict(), ensure_ascii=False), encoding="utf-8")
+
+
+def load_counts(path: Path) -> hmm.HMM:
+    """UserError where the file is none that `save_counts` wrote."""
+    try:
+        return hmm.HMM(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError:
+        raise UserError(f"{path} cannot be read: expected the counts of a run of tag.py; run it again") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is damaged: expected the counts of a run of tag.py; run it again") from None
