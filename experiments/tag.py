@@ -149,7 +149,7 @@ def train(run, splits, scheme: str):
     import jax
     import numpy as np
 
-    from lmjax.data import tag_rows, tagged
+    from lmjax.data import tag_rows
     from lmjax.models import crf, tagger
     from lmjax.run import tagging
     from lmjax.run.training import best_params, fit
@@ -169,7 +169,7 @@ def train(run, splits, scheme: str):
     if vectors is not None:
         specs = specs | {"words": tagging.begun(specs["words"], known.words, words, vectors)}
         run.say(f"{sum(word in set(words) for word in known.words):,} of {len(known.words):,} words have a vector")
-    rows = tag_rows.rows(tagged.split_long(given, config.longest), known)
+    rows = tag_rows.rows(tag_rows.split_long(given, config.longest), known)
     valid = tag_rows.rows(splits["valid"], known)
     devices = jax.device_count() if config.strategy in ("auto", "pmap") else 1
     batch, steps = tag_rows.batches(
