@@ -183,6 +183,7 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: in
     place = np.searchsorted(ends, lengths)
     members = [np.flatnonzero(place == b) for b in range(len(ends))]
     plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), batch)]
+    room = [_room(given, who, batch, parts) for who in members]
     known = {}  # the order of the last epoch asked for: only a memory of f(seed, epoch)
 
     def order(epoch):
@@ -195,7 +196,7 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: in
     def at(step: int) -> dict:
         shuffled, turns = order(step // len(plan))
         b, first = plan[turns[step % len(plan)]]
-        made = padded(given, shuffled[b][first : first + batch], batch, int(ends[b]), parts)
+        made = padded(given, shuffled[b][first : first + batch], batch, int(ends[b]), parts, room[b])
         if forget:
             rng = drawn_from(seed + 1_000_003, step)
             gone = once[made["words"]] & (rng.random(made["words"].shape) < forget)
@@ -205,21 +206,23 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: in
     return at, len(plan)
 
 
-def evaluation(given: TagRows, batch: int, shapes: int = 5, budget: int = 16_384):
-    """Every sentence once, by length: an iterator of (their numbers, batch). Fewer rows than `batch` where more would
-    be more than `budget` words, so that a very long sentence goes alone."""
+def evaluation(given: TagRows, batch: int, budget: int = 16_384):
+    """Every sentence once, by length: an iterator of (their numbers, batch). Lengths are padded to powers of two, so
+    that few programs serve all sets. Fewer rows than `batch` where they would be more than `budget` words: a very long
+    sentence goes alone."""
     lengths = given.sizes
-    ends, by_length = cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
-    place = np.searchsorted(ends, lengths[by_length])
-    for b, end in enumerate(ends):
-        who, rows = by_length[place == b], max(1, min(batch, budget // int(end)))
+    ends = 2 ** np.maximum(4, np.ceil(np.log2(np.maximum(lengths, 1)))).astype(int)
+    by_length = np.argsort(lengths, kind="stable")
+    for end in np.unique(ends):
+        who, rows = by_length[ends[by_length] == end], max(1, min(batch, budget // int(end)))
         for first in range(0, len(who), rows):
             some = who[first : first + rows]
-            yield some, padded(given, some, rows, int(end))
+            yield some, padded(given, some, rows, int(end), room=rows * int(end) // 16)
 
 
-def padded(given: TagRows, at, batch: int, length: int, parts: int = 1) -> dict:
-    """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring."""
+def padded(given: TagRows, at, batch: int, length: int, parts: int = 1, room: int = 1) -> dict:
+    """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring. room: rows
+    of letters of each part; where they do not hold all, a quarter more as often as it needs."""
     seen = np.zeros((batch, length), bool)
     made = {name: np.zeros((batch, length, *some[0].shape[1:]), some[0].dtype) for name, some in given.each.items()}
     for n, i in enumerate(at):
@@ -234,13 +237,24 @@ def padded(given: TagRows, at, batch: int, length: int, parts: int = 1) -> dict:
     for n, i in enumerate(at):
         spelling[n, : len(given.spelling[i])] = given.spelling[i]
     packed = [_packed(given, some, which) for some, which in zip(_parts(spelling, parts), _parts(seen, parts))]
-    grain = max(batch * length // parts // 64, 4)  # few numbers of rows, so that few programs serve all batches
-    room = -(-max(len(lanes) for lanes, _ in packed) // grain) * grain
+    need, grain = max(len(lanes) for lanes, _ in packed), max(room // 4, 1)
+    room += max(0, -(-(need - room) // grain) * grain)
     letters = np.concatenate([np.pad(lanes, ((0, room - len(lanes)), (0, 0))) for lanes, _ in packed])
     places = [np.stack([part * room + lane, first, last]) for part, (_, (lane, first, last)) in enumerate(packed)]
     lane, first, last = np.concatenate(places, axis=1).astype(np.int32)
     lanes = np.arange(len(letters), dtype=np.int32)
     return made | {"letters": letters, "lanes": lanes, "lane": lane, "first": first, "last": last}
+
+
+def _room(given: TagRows, who, batch: int, parts: int) -> int:
+    """Rows of letters that most batches of the sentences `who` need: few numbers of them, so few programs."""
+    if given.spelling is None:
+        return 1
+    rng, size, need = np.random.default_rng(0), batch // parts, []
+    for _ in range(8):
+        some = np.concatenate([given.spelling[i] for i in rng.choice(who, min(size, len(who)), replace=False)])
+        need.append(len(_packed(given, some[None], np.ones((1, len(some)), bool))[0]))
+    return int(np.ceil(1.05 * max(need)))
 
 
 def _parts(x, parts: int):
