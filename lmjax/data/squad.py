@@ -73,7 +73,7 @@ def load_squad(data: str, data_dir=None) -> Squad:
     A file is SQuAD's JSON, plain or .gz. UserError in one line where it is missing or not of that form.
     """
     if data == "facts":
-        return Squad("facts", facts(articles=60, seed=0))
+        return Squad("facts", facts(articles=150, seed=0))
     if data != NAME:
         path = Path(data).expanduser()
         if not data or not path.is_file():

@@ -81,19 +81,19 @@ class Looked(NamedTuple):
 
 def search(
     params, model, windows: reading.Windows, *, longest: int, count: int = 1, groups=None, rows: int = 32,
-    place=lambda b: b, check=lambda: None,
+    shapes: int = 0, place=lambda b: b, check=lambda: None,
 ) -> Looked:  # fmt: skip
     """Reads every window once.
 
-    groups: rising int [N], the question that each example asks; None: each its own. place: of a batch on devices.
-    check: called between batches. In a window a stretch weighs exp(score - score of "not here"), so that windows can be
+    groups: rising int [N], the question that each example asks; None: each its own. shapes: as of
+    reading.evaluation. place: of a batch on devices. check: called between batches. In a window a stretch weighs exp(score - score of "not here"), so that windows can be
     compared: the probability is its share of these over all windows of the question, and of 1 for "not here".
     """
     groups = range(len(windows.questions)) if groups is None else groups
     N = groups[-1] + 1 if len(groups) else 0
     candidates, mass = [[] for _ in range(N)], [[0.0] for _ in range(N)]
     total = weight = 0.0
-    for at, batch in reading.evaluation(windows, rows):
+    for at, batch in reading.evaluation(windows, rows, shapes):
         best, none, loss, weights = jax.device_get(look(params, model, place(batch), longest, count))
         total, weight = total + float(loss), weight + float(weights)
         for row, w in enumerate(at):
