@@ -173,7 +173,7 @@ def train(run, splits, scheme: str):
     valid = tag_rows.rows(splits["valid"], known)
     devices = jax.device_count() if config.strategy in ("auto", "pmap") else 1
     batch, steps = tag_rows.batches(
-        rows, config.batch, config.seed, shapes=config.shapes, parts=devices * config.accumulate,
+        rows, config.batch, config.seed, shapes=config.shapes, parts=(devices, config.accumulate),
         once=np.array(known.once), forget=config.forget,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ int32 [B,T], and of these what a tagger reads:
     last     int32 [B,T]    and of its last
 
 so that the letters of a word are read once, however often it stands there. Where a batch is cut into parts (devices,
-micro-batches), each part of B/parts sentences has its own S/parts rows of letters beside it.
+micro-batches), each part of the sentences has its own rows of letters in the same part of those.
 """
 
 import json
@@ -172,11 +172,11 @@ def split_long(sentences: list[Sentence], longest: int) -> list[Sentence]:
     return found
 
 
-def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts: int = 1, once=None, forget: float = 0.0):
+def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts=(1, 1), once=None, forget: float = 0.0):
     """`(batch(step), steps_per_epoch)`, a pure function of (seed, step), in few shapes.
 
     Sentences of like length stand together; each comes once an epoch, and a bucket's last batch is filled with empty
-    ones. once: bool [V], words that become unknown with probability `forget`, each time anew (Lample et al. 2016).
+    ones. parts: numbers of devices and of micro-batches. once: bool [V], words that become unknown with probability `forget`, each time anew (Lample et al. 2016).
     """
     lengths = given.sizes
     ends = cut_lengths(lengths, shapes)
@@ -220,9 +220,12 @@ def evaluation(given: TagRows, batch: int, budget: int = 16_384):
             yield some, padded(given, some, rows, int(end), room=rows * int(end) // 16)
 
 
-def padded(given: TagRows, at, batch: int, length: int, parts: int = 1, room: int = 1) -> dict:
-    """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring. room: rows
-    of letters of each part; where they do not hold all, a quarter more as often as it needs."""
+def padded(given: TagRows, at, batch: int, length: int, parts=(1, 1), room: int = 1) -> dict:
+    """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring.
+
+    parts: numbers of devices and of micro-batches that it is cut into. room: rows of letters of each part; where they
+    do not hold all, a quarter more as often as it needs.
+    """
     seen = np.zeros((batch, length), bool)
     made = {name: np.zeros((batch, length, *some[0].shape[1:]), some[0].dtype) for name, some in given.each.items()}
     for n, i in enumerate(at):
@@ -236,29 +239,34 @@ def padded(given: TagRows, at, batch: int, length: int, parts: int = 1, room: in
     spelling = np.zeros((batch, length), np.int32)
     for n, i in enumerate(at):
         spelling[n, : len(given.spelling[i])] = given.spelling[i]
-    packed = [_packed(given, some, which) for some, which in zip(_parts(spelling, parts), _parts(seen, parts))]
-    need, grain = max(len(lanes) for lanes, _ in packed), max(room // 4, 1)
+    mine = _parts(batch, *parts)
+    packed = [_packed(given, spelling[rows], seen[rows]) for rows in mine]
+    need, grain = max(len(letters) for letters, _ in packed), max(room // 4, 1)
     room += max(0, -(-(need - room) // grain) * grain)
-    letters = np.concatenate([np.pad(lanes, ((0, room - len(lanes)), (0, 0))) for lanes, _ in packed])
-    places = [np.stack([part * room + lane, first, last]) for part, (_, (lane, first, last)) in enumerate(packed)]
-    lane, first, last = np.concatenate(places, axis=1).astype(np.int32)
-    lanes = np.arange(len(letters), dtype=np.int32)
+    lanes = np.arange(room * len(mine), dtype=np.int32)
+    letters = np.zeros((len(lanes), LANE), np.int32)
+    lane, first, last = (np.zeros((batch, length), np.int32) for _ in range(3))
+    for rows, here, (some, places) in zip(mine, _parts(len(lanes), *parts), packed):
+        letters[here[: len(some)]] = some
+        lane[rows], first[rows], last[rows] = here[places[0]], *places[1:]
     return made | {"letters": letters, "lanes": lanes, "lane": lane, "first": first, "last": last}
 
 
-def _room(given: TagRows, who, batch: int, parts: int) -> int:
+def _room(given: TagRows, who, batch: int, parts) -> int:
     """Rows of letters that most batches of the sentences `who` need: few numbers of them, so few programs."""
     if given.spelling is None:
         return 1
-    rng, size, need = np.random.default_rng(0), batch // parts, []
+    rng, size, need = np.random.default_rng(0), max(batch // (parts[0] * parts[1]), 1), []
     for _ in range(8):
         some = np.concatenate([given.spelling[i] for i in rng.choice(who, min(size, len(who)), replace=False)])
         need.append(len(_packed(given, some[None], np.ones((1, len(some)), bool))[0]))
     return int(np.ceil(1.05 * max(need)))
 
 
-def _parts(x, parts: int):
-    return x.reshape(parts, -1, *x.shape[1:])
+def _parts(size: int, devices: int, accumulate: int) -> np.ndarray:
+    """Which of `size` rows each part has, [parts, rows]: a device has rows in succession, of which a micro-batch takes
+    every accumulate-th (train/step.py)."""
+    return np.arange(size).reshape(devices, -1, accumulate).swapaxes(1, 2).reshape(devices * accumulate, -1)
 
 
 def _packed(given: TagRows, spelling, seen):
