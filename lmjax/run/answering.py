@@ -85,9 +85,10 @@ def search(
 ) -> Looked:  # fmt: skip
     """Reads every window once.
 
-    groups: rising int [N], the question that each example asks; None: each its own. shapes: as of
-    reading.evaluation. place: of a batch on devices. check: called between batches. In a window a stretch weighs exp(score - score of "not here"), so that windows can be
-    compared: the probability is its share of these over all windows of the question, and of 1 for "not here".
+    groups: rising int [N], the question that each example asks; None: each its own. shapes: as of reading.evaluation.
+    place: of a batch on devices. check: called between batches.
+    In a window a stretch weighs exp(score - score of "not here"), so that windows can be compared: the probability is
+    its share of these over all windows of the question, and of 1 for "not here".
     """
     groups = range(len(windows.questions)) if groups is None else groups
     N = groups[-1] + 1 if len(groups) else 0

@@ -39,7 +39,8 @@ def official(prediction: str, answers: list[str]) -> tuple[float, float]:
 def test_scores_are_those_of_the_rule_on_a_thousand_cases():
     rng = random.Random(0)
     parts = ["the", "The", "a", "an", "theory", "A.", "U.S.", "us", "1,000", "1000", "(born", "born", "-",
-             "\u2013", "naïve", "Naïve", "東京", "in", "in", "", "\u00a0", "'s", "can't", "cant", "anthem", "a-the", "$5", "5"]  # fmt: skip
+             "\u2013", "naïve", "Naïve", "東京",
+             "in", "in", "", "\u00a0", "'s", "can't", "cant", "anthem", "a-the", "$5", "5"]  # fmt: skip
 
     def text(longest):
         joined = "".join(rng.choice(parts) + rng.choice([" ", "  ", "\t", ""]) for _ in range(rng.randint(0, longest)))

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from lmjax.data.images import MNIST, write_idx
+from lmjax.data.squad import facts, write_squad
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("LMJAX_KILLS", "3"))
@@ -56,6 +57,11 @@ RUNS = {
     "texts to classify": [
         "classify.py", "--data=labelled.txt", "--network=lstm", "--epochs=6", "--batch=10", "--lstm.embed=8",
         "--lstm.dim=8",
+    ],
+    "answers": [
+        "answer.py", "--data=facts.json", "--batch=4", "--epochs=6", "--shapes=1", "--valid_articles=1",
+        "--test_articles=1", "--negatives=0.3", "--crop=12", "--window=64", "--stride=16", "--question_length=12",
+        "--model.embed=8", "--model.filters=0", "--model.highway=0", "--model.dim=4",
     ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
@@ -146,6 +152,7 @@ def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     (tmp_path / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
     digits(tmp_path / "twin", rng)
     pairs(tmp_path / "pairs", words)
+    write_squad(tmp_path / "facts.json", facts(articles=5, seed=0, paragraphs=6))
     labelled = [f"{words[i + i // 5 % 2]}\t{' '.join(words[i : i + 1 + i % 5])}\n" for i in range(100)]
     (tmp_path / "labelled.txt").write_text("".join(labelled))
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.models import bert, bilstm, cnn, gpt, lstm_lm, rnnsearch, seq2seq, vit
+from lmjax.data import tag_rows
+from lmjax.data.tagged import Sentence
+from lmjax.models import bert, bilstm, cnn, crf, gpt, lstm_lm, reader, rnnsearch, seq2seq, tagger, vit
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
@@ -59,6 +61,20 @@ def texts(i):
     """Texts of very different length, most of the weight in the last rows."""
     one, rows = batch(i), pictures(i)
     return {"tokens": one["tokens"], "valid": one["weights"] > 0, "labels": rows["labels"], "weights": rows["weights"]}
+
+
+TAGS = ("O", "B-A", "I-A")
+
+
+def tagged_words(i):
+    """Sentences of very different length, each with its letters in its own part of the batch."""
+    rng = np.random.default_rng(i)
+    sentences = []
+    for row in range(B):
+        tags = [TAGS[tag] for tag in rng.integers(0, 2, rng.integers(1, T + 1) if row % 3 else 1)]
+        sentences.append(Sentence(tuple(map(str, rng.integers(0, 999, len(tags)))), tuple(tags)))
+    known = tag_rows.Vocabulary(tuple(map(str, range(V))), ("", "?", *"0123456789"), (), TAGS, "bio", zeros=False)
+    return tag_rows.padded(tag_rows.rows(sentences, known), range(B), B, T, parts=(8, 2))
 
 
 class Family(NamedTuple):
@@ -110,6 +126,31 @@ def bilstm_family():
     return Family(bilstm.bilstm_params(c, 5), lambda p, b, k, s: bilstm.bilstm_loss(p, c, b, k, s), (), texts)
 
 
+def questions(i):
+    """Texts and questions of very different length, an answer in each, most of the weight in a few."""
+    one, asked, rng = batch(i), batch(i + STEPS), np.random.default_rng(i)
+    start, last = rng.integers(0, 1 + one["weights"].sum(1).astype(int) // 2), one["weights"].sum(1).astype(int) - 1
+    return {
+        "words": one["tokens"], "letters": rng.integers(0, 256, (B, T, 8)).astype(np.uint8),
+        "match": rng.integers(0, 2, (B, T, 2)).astype(np.float32), "valid": one["weights"] > 0,
+        "question": asked["tokens"], "question_letters": rng.integers(0, 256, (B, T, 8)).astype(np.uint8),
+        "asked": asked["weights"] > 0, "start": np.minimum(start, last).astype(np.int32),
+        "end": last.astype(np.int32), "weights": np.where(np.arange(B) < B // 2, 0, np.arange(B)).astype(np.float32),
+    }  # fmt: skip
+
+
+def reader_family():
+    c = config.Reader(vocab=V, embed=16, filters=0, dim=8, highway=0, dropout=0.0, dropout_word=0.0)
+    return Family(reader.reader_params(c), lambda p, b, k, s: reader.reader_loss(p, c, b, k, s), (), questions)
+
+
+def tagger_family():
+    c = config.Tagger(words=V, letters=12, tags=3, word_dim=16, letter_dim=8, letter_cells=8, cells=16, dropout=0.0)
+    legal = crf.allowed(TAGS, "bio")
+    loss = lambda p, b, k, s: tagger.tag_loss(p, b, tagger.emissions(p, c, b, k), legal)  # noqa: E731
+    return Family(tagger.tagger_params(c), loss, (), tagged_words)
+
+
 FAMILIES = {
     "gpt": gpt_family,
     "gpt scanned": lambda: gpt_family(scan=True),
@@ -120,6 +161,8 @@ FAMILIES = {
     "bert": bert_family,
     "seq2seq": seq2seq_family,
     "rnnsearch": rnnsearch_family,
+    "tagger": tagger_family,
+    "reader": reader_family,
     "cnn": cnn_family,
     "bilstm": bilstm_family,
 }
@@ -167,6 +210,10 @@ def alone():
         *itertools.product(["gpt", "lstm", "bert", "seq2seq"], STRATEGIES),
         ("rnnsearch", "pmap over 8"),
         ("rnnsearch", "mesh 4x2"),
+        ("tagger", "pmap over 8"),
+        ("tagger", "mesh 4x2"),
+        ("reader", "pmap over 8"),
+        ("reader", "mesh 4x2"),
         ("cnn", "pmap over 8"),
         ("cnn", "mesh 4x2"),
         ("bilstm", "pmap over 8"),
@@ -185,7 +232,8 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8"),
-     ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None), ("cnn", None),
+     ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None), ("tagger", "pmap over 8"),
+     ("reader", None), ("cnn", None),
      ("bilstm", None)],
 )  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
