@@ -18,6 +18,7 @@ micro-batches), each part of the sentences has its own rows of letters in the sa
 """
 
 import json
+import math
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -176,7 +177,8 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts=(1,
     """`(batch(step), steps_per_epoch)`, a pure function of (seed, step), in few shapes.
 
     Sentences of like length stand together; each comes once an epoch, and a bucket's last batch is filled with empty
-    ones. parts: numbers of devices and of micro-batches. once: bool [V], words that become unknown with probability `forget`, each time anew (Lample et al. 2016).
+    ones. parts: numbers of devices and of micro-batches. once: bool [V], words that become unknown with probability
+    `forget`, each time anew (Lample et al. 2016).
     """
     lengths = given.sizes
     ends = cut_lengths(lengths, shapes)
@@ -197,7 +199,7 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts=(1,
         shuffled, turns = order(step // len(plan))
         b, first = plan[turns[step % len(plan)]]
         made = padded(given, shuffled[b][first : first + batch], batch, int(ends[b]), parts, room[b])
-        if forget:
+        if forget and "words" in made:
             rng = drawn_from(seed + 1_000_003, step)
             gone = once[made["words"]] & (rng.random(made["words"].shape) < forget)
             made["words"] = np.where(gone, 0, made["words"])
@@ -256,7 +258,7 @@ def _room(given: TagRows, who, batch: int, parts) -> int:
     """Rows of letters that most batches of the sentences `who` need: few numbers of them, so few programs."""
     if given.spelling is None:
         return 1
-    rng, size, need = np.random.default_rng(0), max(batch // (parts[0] * parts[1]), 1), []
+    rng, size, need = np.random.default_rng(0), max(batch // math.prod(parts), 1), []
     for _ in range(8):
         some = np.concatenate([given.spelling[i] for i in rng.choice(who, min(size, len(who)), replace=False)])
         need.append(len(_packed(given, some[None], np.ones((1, len(some)), bool))[0]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmjax.evaluate.tagging import chunk_f1, chunk_scores, chunks
+from lmjax.evaluate.tagging import accuracy, chunk_f1, chunk_scores, chunks, report
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ from lmjax.evaluate.tagging import chunk_f1, chunk_scores, chunks
         ("O O", []),
         ("", []),
         ("B-A-1 I-A-1 I-A-2", [("A-1", 0, 2), ("A-2", 2, 3)]),  # a kind may hold a hyphen
+        ("B-A I-A E-A S-A S-B", [("A", 0, 3), ("A", 3, 4), ("B", 4, 5)]),  # IOBES
+        ("E-A E-A I-A O S-A I-A", [("A", 0, 1), ("A", 1, 2), ("A", 2, 3), ("A", 4, 5), ("A", 5, 6)]),
     ],
 )
 def test_chunks(tags, expected):
@@ -49,9 +51,76 @@ def test_a_row_of_another_length_is_refused():
         chunk_f1([["O", "O"]], [["O"]])
 
 
-def test_it_is_seqevals():
-    seqeval = pytest.importorskip("seqeval.metrics", reason="pip install seqeval")
+def conlleval(true, called):
+    """(right, there, called), counted word by word as the script does, which keeps no list of chunks."""
+
+    def parts(tag):
+        return (tag[0], tag[2:]) if tag != "O" else ("O", "")
+
+    def ends(before, now):
+        (mark, kind), (new, other) = before, now
+        return mark != "O" and (new in "BSO" or kind != other or mark in "ES")
+
+    def begins(before, now):
+        (mark, kind), (new, other) = before, now
+        return new != "O" and (new in "BS" or mark in "OES" or kind != other)
+
+    right = there = found = 0
+    for one, other in zip(true, called):
+        open_ = False
+        last, last_called = ("O", ""), ("O", "")
+        for tag, said in zip(map(parts, [*one, "O"]), map(parts, [*other, "O"])):
+            if open_:
+                a, b = ends(last, tag), ends(last_called, said)
+                if a and b:
+                    right += 1
+                if a or b or tag[1] != said[1]:
+                    open_ = False
+            first, first_called = begins(last, tag), begins(last_called, said)
+            open_ = open_ or (first and first_called and tag[1] == said[1])
+            there += first
+            found += first_called
+            last, last_called = tag, said
+    return right, there, found
+
+
+TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]
+
+
+def cases(tags, count=1000):
     rng = np.random.default_rng(0)
-    tags = ["O", "B-A", "I-A", "B-B", "I-B"]
-    true, called = ([[tags[i] for i in rng.integers(0, 5, 12)] for _ in range(50)] for _ in range(2))
-    np.testing.assert_allclose(chunk_f1(true, called), seqeval.f1_score(true, called))
+    for _ in range(count):
+        true = [[tags[i] for i in rng.integers(0, len(tags), rng.integers(1, 9))] for _ in range(3)]
+        yield true, [[tag if rng.random() < 0.6 else tags[rng.integers(len(tags))] for tag in row] for row in true]
+
+
+@pytest.mark.parametrize("tags", [TAGS, [*TAGS, "E-A", "S-A", "S-B"]])
+def test_it_is_conllevals_in_a_thousand_random_cases(tags):
+    for true, called in cases(tags):
+        right, there, found = conlleval(true, called)
+        expected = (right / max(found, 1), right / max(there, 1), 2 * right / max(there + found, 1))
+        assert chunk_scores(true, called)[""] == expected
+
+
+def test_it_is_seqevals_in_a_thousand_random_cases():
+    sequence_labeling = pytest.importorskip("seqeval.metrics.sequence_labeling", reason="pip install seqeval")
+    for true, called in cases(TAGS):
+        for one in (*true, *called):
+            entities = [(kind, begin, end - 1) for kind, begin, end in chunks(one)]
+            assert entities == sequence_labeling.get_entities(one)
+    seqeval = pytest.importorskip("seqeval.metrics", reason="pip install seqeval")
+    with np.errstate(all="ignore"):
+        for true, called in cases(TAGS, 20):
+            np.testing.assert_allclose(chunk_f1(true, called), seqeval.f1_score(true, called, zero_division=0))
+
+
+def test_report_and_accuracy():
+    true, called = [["B-NP", "I-NP", "O", "B-VP"]], [["B-NP", "I-NP", "B-VP", "O"]]
+    lines = [line.split() for line in report(true, called).splitlines()]
+    assert lines[1:] == [
+        ["NP", "100.00", "100.00", "100.00", "1", "1"],
+        ["VP", "0.00", "0.00", "0.00", "1", "1"],
+        ["all", "50.00", "50.00", "50.00", "2", "2"],
+    ]
+    assert accuracy(true, called) == 0.5
+    assert accuracy([], []) == 0

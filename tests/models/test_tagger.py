@@ -130,7 +130,7 @@ def test_a_softmax_says_no_row_that_is_not_legal():
     tags, probabilities = tagger.best_tags(tagger.links({}, legal), scores, seen)
     before = np.concatenate([np.zeros((16, 1), int), tags[:, :-1]], axis=1)
     assert not ((np.asarray(tags) == 2) & (before == 0)).any()
-    assert ((0 <= probabilities) & (probabilities <= 1 + 1e-5)).all()
+    assert ((probabilities >= 0) & (probabilities <= 1 + 1e-5)).all()
 
 
 def test_lample_has_its_number_of_parameters():
