@@ -136,9 +136,10 @@ def _nodes(line: str, where: str) -> list[tuple[str, str]]:
             found.append((label, " ".join(words).lower()))
             if open_nodes:
                 open_nodes[-1][1] += words
-    if open_nodes or not found or parts.count("(") != len(found):
-        raise UserError(f"{where} is no tree: {_short(line)}; expected (label child child) and (label word)")
-    return found
+    else:
+        if found and not open_nodes:
+            return found
+    raise UserError(f"{where} is no tree: {_short(line)}; expected (label child child) and (label word)")
 
 
 def _short(line: str) -> str:
