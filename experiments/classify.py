@@ -136,7 +136,6 @@ def main(config):
 
 def once(run, data, n: int):
     """Trains and tests once, the run's `n`th: (metrics, outcome)."""
-    import jax
     import numpy as np
 
     from lmjax.data import rows
@@ -161,7 +160,7 @@ def once(run, data, n: int):
         return family.loss(params, model, batch, key, carry)
 
     def begin(params):
-        return params | {name: jax.numpy.asarray(weights[name]) for name in params if name in weights}
+        return params | {name: weights[name] for name in params if name in weights}
 
     def say(params, part):
         return classifying.probabilities(config.network, params, model, part, check=run.check)

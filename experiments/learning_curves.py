@@ -176,7 +176,8 @@ def learner(config, kind: str, model, reading, rate: float, weights: dict, train
         batch, per_epoch = rows.batches(part.take(at), config.batch, seed)
         steps = max(config.steps, config.epochs * per_epoch)
         params = param.init(specs, jax.random.key(seed))
-        params |= {name: jax.numpy.asarray(weights[name]) for name in params if name in weights}
+        # Copies: a step gives up the state it was handed.
+        params |= {name: jax.tree.map(jax.numpy.array, weights[name]) for name in params if name in weights}
         state, key = strategy.place(new_state(params, tx)), jax.random.key(seed)
         schedule = optim.warmup_cosine(rate, steps, steps // 10)
         rates = np.asarray(jax.vmap(schedule)(np.arange(steps)), np.float32)

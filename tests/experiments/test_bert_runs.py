@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import bert_finetune
 import bert_pretrain
+import classify
 
 pytest.importorskip("tokenizers", reason="pip install 'lmjax[text]'")
 WORDS = {"B-ANIMAL": ["cat", "dog", "cow"], "B-FOOD": ["rice", "bread", "fish"], "O": ["the", "eats", "sees", "a"]}
@@ -112,3 +113,14 @@ def test_refusals(data, tmp_path):
         run(bert_finetune, "--longest=64", "--model.context=32", f"--workdir={tmp_path / 'd'}")
     with pytest.raises(UserError, match="is neither"):
         run(bert_finetune, "--data=sst3", f"--workdir={tmp_path / 'e'}")
+
+
+def test_classify_goes_on_from_a_run_and_keeps_what_predict_needs(data):
+    record = run(classify, f"--data={data / 'texts'}", "--network=bert", f"--start={data / 'run'}",
+                 f"--workdir={data / 'classified'}", "--epochs=3", "--lr=1e-3", "--longest=16")  # fmt: skip
+    assert record["metrics"]["test_accuracy"]["mean"] > 70
+    from lmjax.run import classifying
+
+    found = classifying.load(str(data / "classified"))
+    assert found.model.dim == 32
+    assert classifying.classify(found, ["the cat eats", ""]).shape == (2, 2)
