@@ -212,7 +212,6 @@ def alone():
         ("rnnsearch", "mesh 4x2"),
         ("tagger", "pmap over 8"),
         ("tagger", "mesh 4x2"),
-        ("reader", "pmap over 8"),
         ("reader", "mesh 4x2"),
         ("cnn", "pmap over 8"),
         ("cnn", "mesh 4x2"),
@@ -233,7 +232,7 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
     ("name", "strategy"),
     [("gpt", None), ("lstm", None), ("lstm", "pmap over 8"), ("gpt", "mesh 4x2"), ("gpt", "FSDP over 8"),
      ("vit", None), ("bert", None), ("seq2seq", None), ("rnnsearch", None), ("tagger", "pmap over 8"),
-     ("reader", None), ("cnn", None),
+     ("reader", "pmap over 8"), ("cnn", None),
      ("bilstm", None)],
 )  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
