@@ -8,13 +8,15 @@ English, 9 M parameters, ten epochs, words that occur twice, greedy decoding; pu
     bash launch/run.sh experiments/translate_multi30k.py --preset=rnn_de_en --data_dir=DATA
 
 is the rung below it (legacy 4): gated recurrent units that learn where to look (Bahdanau et al. 2015), 20.5 M
-parameters; published perplexity 23.18, BLEU 28.11. Departure: every word is predicted after the right ones; the
-tutorial feeds back the model's own in half of the batches.
+parameters; published perplexity 23.18, BLEU 28.11. Measured, seed 0: 6.62 and 33.1, in 50 minutes of one core.
+Departure: every word is predicted after the right ones; the tutorial feeds back the model's own in half of the batches.
 
     bash launch/run.sh experiments/translate_multi30k.py --preset=tiny_en_de --data_dir=DATA
 
 is the text-only Transformer-Tiny of Wu et al. 2021, English to German: 2.6 M parameters over 10,000 joint byte pairs,
 beam 5, the mean of the last ten epochs' weights; published BLEU 41.02 (flickr2016), 33.36 (flickr2017), 29.88 (mscoco).
+
+A finished run is trained on by more --epochs in its --workdir, to the bits that as many in one go would have ended in.
 
 Multi30k is looked for under DATA and downloaded where it is not there; --data=FOLDER takes train.de, train.en,
 valid.de, ... of your own. BLEU is taken on the tokens that the published work scored, and the record keeps sacrebleu's
