@@ -359,7 +359,7 @@ class GloVe:
 @dataclass(frozen=True)
 class Tagger:
     """A tagger of words: word vectors and an LSTM over each word's letters, a bidirectional LSTM over both, and a CRF
-    (Lample et al. 2016, Huang et al. 2015)."""
+    (Lample et al. 2016), and features that go past it to the CRF (Huang et al. 2015)."""
 
     words: int = setting(0, "number of word types; 0 takes the data's", low=0)
     letters: int = setting(0, "number of letters; 0 takes the data's", low=0)
@@ -369,6 +369,7 @@ class Tagger:
     letter_dim: int = setting(25, "width of a letter's vector", low=1)
     letter_cells: int = setting(25, "cells of the LSTM over letters, each way; 0: letters are not read", low=0)
     column_dim: int = setting(25, "width of the vector of what a further column says", low=1)
+    features: int = setting(0, "number of features that go past the LSTM to the CRF; 0 takes the data's", low=0)
     cells: int = setting(100, "cells of the LSTM over words, each way", low=1)
     layers: int = setting(1, "LSTMs over words on top of each other", low=1)
     crf: bool = setting(True, "a CRF over the tags; else each is chosen by itself")
@@ -376,6 +377,7 @@ class Tagger:
         0.5, "probability of dropping a unit of what enters the LSTM over words", low=0.0, high=0.99
     )
     dropout_output: float = setting(0.0, "of dropping a unit of what leaves it", low=0.0, high=0.99)
+    dropout_features: float = setting(0.2, "of leaving a feature out", low=0.0, high=0.99)
     dtype: str = setting(
         "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
     )

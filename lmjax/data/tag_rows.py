@@ -136,9 +136,11 @@ def rows(sentences: list[Sentence], known: Vocabulary) -> TagRows:
     tag = {name: n for n, name in enumerate(known.tags)}
     marked = [_scheme(one.tags, known.scheme) or [""] * len(one.words) for one in sentences]
     tags = [np.array([tag.get(name, -1) for name in names], np.int32) for names in marked]
+    each = {"tags": tags}
     if known.features:
-        numbers = feature_numbers(sentences, known.features, len(known.columns))
-        return TagRows({"tags": tags, "features": numbers})
+        each["features"] = feature_numbers(sentences, known.features, len(known.columns))
+    if not known.words:
+        return TagRows(each)
     place, letter = ({what: n for n, what in enumerate(some)} for some in (known.words, known.letters))
     columns = [{value: n for n, value in enumerate(some)} for some in known.columns]
     spellings = {}  # of each distinct word its number
@@ -154,7 +156,7 @@ def rows(sentences: list[Sentence], known: Vocabulary) -> TagRows:
         letters[n, : len(read)] = [letter.get(one, 1) for one in read]
         counts[n] = len(read)
     spelling = [np.array([spellings[word] for word in one.words], np.int32) for one in sentences]
-    each = {"tags": tags, "words": [of_word[some] for some in spelling]}
+    each["words"] = [of_word[some] for some in spelling]
     if columns:
         each["columns"] = [
             np.array([[kind.get(value, 0) for kind, value in zip(columns, row)] for row in zip(*one.columns)], np.int32)

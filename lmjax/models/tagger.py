@@ -5,9 +5,9 @@
     h_t       = the states of an LSTM from the left and one from the right
     emissions = h_t W + b, and on top of them models/crf.py, or a softmax for each word by itself
 
-Departure from Lample et al.: no tanh layer stands between h and the emissions.
+Huang et al. 2015 hand features of spelling and context past the LSTM to the CRF, which adds their scores to h_t W + b.
 
-Huang et al. 2015 hand spelling and context features past the LSTM to the CRF; here letters and columns enter it.
+Departures: no tanh layer stands between h and the emissions (Lample et al.); letters are read beside Huang's features.
 
 A batch is data/tag_rows.py's. B sentences, T words, S rows of C letters, D width, H cells, K tags.
 """
@@ -25,8 +25,12 @@ from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, normal, uniform, zeros
 
 
-def tagger_params(config, vectors=None) -> dict:
-    """A tree of Param for a config.Tagger. vectors: what the words begin with, float32 [V,D]; None: at random."""
+# Features' weights count so often: one step of one learning rate moves them as far as a step of a CRF's own would.
+DIRECT = 4.0
+
+
+def tagger_params(config) -> dict:
+    """A tree of Param for a config.Tagger."""
 
     def table(rows, d):
         return Param((rows, d), ("vocab", "embed"), uniform((3 / d) ** 0.5))  # as Lample et al.
@@ -40,8 +44,6 @@ def tagger_params(config, vectors=None) -> dict:
         return [lstm_layer_params(d, h, normal((2 / (d + 4 * h)) ** 0.5), bias) for _ in range(2)]
 
     params = {"words": table(config.words, config.word_dim)}
-    if vectors is not None:
-        params["words"] = params["words"]._replace(init=lambda key, shape, dtype: jnp.asarray(vectors, dtype))
     width = config.word_dim + 2 * config.letter_cells + config.column_dim * len(config.columns)
     if config.letter_cells:
         params["letters"] = table(config.letters, config.letter_dim)
@@ -51,6 +53,8 @@ def tagger_params(config, vectors=None) -> dict:
     widths = [width, *[2 * config.cells] * config.layers]
     params["lstm"] = [both_ways(d, config.cells) for d, _ in itertools.pairwise(widths)]
     params["tags"] = linear_params(2 * config.cells, config.tags, ("embed", None))
+    if config.features:
+        params["direct"] = Param((config.features, config.tags), ("vocab", None), zeros)
     return params | ({"crf": crf.crf_params(config.tags)} if config.crf else {})
 
 
@@ -108,7 +112,11 @@ def emissions(params, config, batch, key=None):
         with jax.named_scope(f"lstm{n}"):
             x = both_ways(layer, x, lengths)
     x = dropout(fold(key, "output"), x, config.dropout_output)
-    return linear(params["tags"], x).astype(jnp.float32)
+    scores = linear(params["tags"], x).astype(jnp.float32)
+    if config.features:
+        said = featured(params["direct"], batch["features"], fold(key, "features"), config.dropout_features)
+        scores = scores + DIRECT * said
+    return scores
 
 
 def feature_crf_params(config) -> dict:
@@ -120,11 +128,17 @@ def feature_crf_params(config) -> dict:
 
 def feature_emissions(params, config, batch, key=None):
     """The sum of the scores of each word's features, float32 [T,B,K]: `batch` has features int [B,T,n], 0 for none."""
-    given = batch["features"].swapaxes(0, 1)
-    there = (given > 0).astype(jnp.float32)
-    if not never(key, config.dropout):
-        there = there * dropout_mask(fold(key, "features"), config.dropout, there.shape)
-    return (params["weights"][given] * there[..., None]).sum(2) + params["tags"]["b"][None, None]
+    said = featured(params["weights"], batch["features"], fold(key, "features"), config.dropout)
+    return said + params["tags"]["b"][None, None]
+
+
+def featured(weights, features, key, rate):
+    """The sum of the rows of `weights` [V,K] that `features` int [B,T,n] names, 0 for none: [T,B,K]."""
+    features = features.swapaxes(0, 1)
+    there = (features > 0).astype(jnp.float32)
+    if not never(key, rate):
+        there = there * dropout_mask(key, rate, there.shape)
+    return (weights[features] * there[..., None]).sum(2)
 
 
 def links(params, legal) -> crf.Chain:
