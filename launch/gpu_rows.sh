@@ -18,11 +18,13 @@ row() { # NAME SCRIPT [flags]
 }
 
 for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large gal_medium_tied gal_large_tied \
-    transformer_de_en rnn_de_en tiny_en_de awd}; do
+    transformer_de_en tiny_en_de imdb_minilm bert awd}; do
     case $wanted in
     nanogpt_gpu) row "$wanted" experiments/gpt_char.py --preset=nanogpt_gpu ;;
     zaremba_* | gal_* | awd) row "$wanted" experiments/lstm_ptb.py --preset="$wanted" ;;
     *_de_en | *_en_de) row "$wanted" experiments/translate_multi30k.py --preset="$wanted" ;;
+    *_minilm | *_cnn | *_lstm) row "$wanted" experiments/classify.py --preset="$wanted" ;;
+    bert) row "$wanted" experiments/bert_pretrain.py --preset=gpu ;;
     *) echo "unknown row $wanted" >&2; exit 2 ;;
     esac
 done
