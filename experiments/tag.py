@@ -79,7 +79,7 @@ PRESETS = {
                       "network": "hmm", "scheme": "bio"},
     "conll2003_lample": {
         "help": "names, BiLSTM-CRF on words and letters: published F1 83.63 from random vectors",
-        "data": "conll2003", "epochs": 20,
+        "data": "conll2003", "epochs": 15,
     },
     "conll2003_crf": {
         "help": "names, a CRF on features: published 83.02 (Huang et al.)",

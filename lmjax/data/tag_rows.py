@@ -19,6 +19,7 @@ micro-batches), each part of the sentences has its own rows of letters in the sa
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -49,7 +50,10 @@ class Vocabulary(NamedTuple):
     features: tuple[str, ...] = ()  # of a CRF on features
 
     def save(self, path):
-        path.write_text(json.dumps(self._asdict(), ensure_ascii=False), encoding="utf-8")
+        """Complete or not at all."""
+        new = path.with_name(path.name + ".new")
+        new.write_text(json.dumps(self._asdict(), ensure_ascii=False), encoding="utf-8")
+        os.replace(new, path)
 
 
 def load_vocabulary(path) -> Vocabulary:

@@ -24,7 +24,6 @@ from lmjax.nn.linear import linear, linear_params
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, normal, uniform, zeros
 
-
 # Features' weights count so often: one step of one learning rate moves them as far as a step of a CRF's own would.
 DIRECT = 4.0
 

@@ -1,0 +1,133 @@
+"""tag.py end to end on the generated names and on parts of speech: learnt, kept, asked again, refused in a line."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmjax.data.tagged import Sentence, generated
+from lmjax.errors import UserError
+from lmjax.interop.vectors import write_vectors
+from lmjax.run import flags, tagging
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+
+import tag
+
+SMALL = ["--strategy=local", "--shapes=1", "--batch=16", "--model.word_dim=16", "--model.letter_dim=8",
+         "--model.letter_cells=8", "--model.cells=16", "--model.dropout=0.2"]  # fmt: skip
+
+
+def run(*arguments, lr=0.02):
+    config = flags.parse(tag.Config, tag.PRESETS, argv=["", *SMALL, f"--lr={lr}", *arguments])
+    tag.main(config)
+    record = json.loads((Path(config.workdir) / "result.json").read_text())
+    return {name: figure["mean"] for name, figure in record["metrics"].items()}
+
+
+def columns(sentences) -> str:
+    return "\n\n\n".join("\n".join(map(" ".join, zip(one.words, *one.columns, one.tags))) for one in sentences)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """Generated names with their words' lengths in a column; one tag stands in training once, one in the test alone."""
+    folder = tmp_path_factory.mktemp("names")
+    for seed, (split, count) in enumerate({"train": 240, "valid": 30, "test": 60}.items()):
+        found = generated(count, seed)
+        if split != "valid":
+            found.append(Sentence(("odd",), ("B-ONCE",) if split == "train" else ("B-NEVER",)))
+        found = [one._replace(columns=(tuple(str(len(w)) for w in one.words),)) for one in found]
+        (folder / f"{split}.txt").write_text(columns(found) + "\n\n \n\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(names):
+    return run(f"--data={names}", f"--workdir={names / 'run'}", "--epochs=4", "--forget=0.3"), names / "run"
+
+
+def test_names_are_learnt_and_what_is_kept_says_the_same(trained, names, capsys):
+    metrics, workdir = trained
+    assert metrics["test_f1"] > 70
+    figures = ("f1", "precision", "recall", "accuracy")
+    assert set(metrics) == {f"{split}_{name}" for split in ("validation", "test") for name in figures}
+    kept = [block.split("\n") for block in (workdir / "test.txt").read_text().strip().split("\n\n")]
+    rows = [[line.split(" ") for line in block] for block in kept]
+    tagger = tagging.load(str(workdir))
+    found = tagging.tag(tagger, [tuple(row[0] for row in block) for block in rows], batch=64)
+    assert [list(tags) for tags, _ in found] == [[row[2] for row in block] for block in rows]
+    probabilities = np.concatenate([p for _, p in found])
+    assert ((probabilities > 0) & (probabilities <= 1 + 1e-5)).all()
+    right = np.array([row[1] == row[2] for block in rows for row in block])
+    assert probabilities[right].mean() > probabilities[~right].mean() + 0.1
+    assert abs(100 * right.mean() - metrics["test_accuracy"]) < 1e-6
+
+
+def test_it_takes_any_words(trained):
+    """None, one, letters never seen, and two thousand."""
+    tagger = tagging.load(str(trained[1]))
+    many = ("Bob", "lives", "in", "Oville", ".") * 400
+    found = tagging.tag(tagger, [(), ("漢字",), many, ("Bob", "lives", "in", "Oville", ".")])
+    assert [len(tags) for tags, _ in found] == [0, 1, 2000, 5]
+    assert all(len(p) == len(tags) for tags, p in found)
+    assert found[2][0][:4] == found[3][0][:4]
+    assert tagging.tag(tagger, []) == []
+
+
+def test_vectors_of_ones_own(names, tmp_path, capsys):
+    words, rng = ["lives", "Lives", "in", "elsewhere"], np.random.default_rng(0)
+    write_vectors(tmp_path / "vectors.txt", words, rng.normal(size=(4, 16)) * 9)
+    some = [f"--data={names}", f"--vectors={tmp_path / 'vectors.txt'}", "--epochs=1"]
+    run(*some, f"--workdir={tmp_path / 'run'}", lr=0)
+    assert "3 of" in capsys.readouterr().out
+    tagger = tagging.load(str(tmp_path / "run"))
+    table, (_, given) = np.asarray(tagger.params["words"]), tagging.vectors(str(tmp_path / "vectors.txt"), 16)
+    at = [tagger.known.words.index(word) for word in ("lives", "in", "elsewhere")]
+    np.testing.assert_allclose(table[at] / table[at].std(), given / given.std(), rtol=1e-4)
+    with pytest.raises(UserError, match=r"set --model\.word_dim=16"):
+        run(*some, f"--workdir={tmp_path / 'other'}", "--model.word_dim=20")
+
+
+@pytest.mark.parametrize("network", ["features", "hmm"])
+def test_columns_are_read_by_what_was_trained_with_them(network, names, tmp_path):
+    metrics = run(f"--data={names}", f"--workdir={tmp_path / 'run'}", f"--network={network}", "--columns=1",
+                  "--epochs=4", "--scheme=bio")  # fmt: skip
+    assert metrics["test_f1"] > 50
+    tagger = tagging.load(str(tmp_path / "run"))
+    (tags, probabilities), = tagging.tag(tagger, [Sentence(("Bob", "left"), (), (("3", "4"),))])
+    assert len(tags) == len(probabilities) == 2
+    with pytest.raises(UserError, match="sentence 2, 'Bob left', is words alone"):
+        tagging.tag(tagger, [(), ("Bob", "left")])
+
+
+def test_parts_of_speech_with_features_past_the_lstm(tmp_path):
+    kinds = {"DET": ["the", "a"], "NOUN": ["dog", "cat", "run"], "VERB": ["sees", "run"]}
+    rng = np.random.default_rng(0)
+    lines = []
+    for n in range(200):
+        words = [str(rng.choice(kinds[kind])) for kind in ("DET", "NOUN", "VERB")]
+        rows = [f"{i}\t{word}\t_\t{kind}" + "\t_" * 6 for i, (word, kind) in enumerate(zip(words, kinds), 1)]
+        lines += [f"# sent_id = {n}", *rows, ""]
+    (tmp_path / "own-train.conllu").write_text("\n".join(lines))
+    metrics = run(f"--data={tmp_path}", f"--workdir={tmp_path / 'run'}", "--direct=true", "--epochs=6")
+    assert metrics["test_accuracy"] == 100  # run is told by its place
+    assert "test_f1" not in metrics
+    (tags, _), = tagging.tag(tagging.load(str(tmp_path / "run")), [("the", "run", "run")])
+    assert tags == ("DET", "NOUN", "VERB")
+
+
+def test_refusals(trained, tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        tagging.load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"experiment": "gpt_char", "config": {}}')
+    with pytest.raises(UserError, match="is a run of gpt_char: expected one of tag"):
+        tagging.load(str(tmp_path))
+    path = tmp_path / "train.txt"
+    path.write_text("a NN O\n\n" * 2355 + "a O\n")
+    with pytest.raises(UserError) as caught:
+        run(f"--data={path}", f"--workdir={tmp_path / 'run'}")
+    assert f"{path}, line 4,711 has 2 columns" in str(caught.value)
+    assert "\n" not in str(caught.value)
