@@ -12,7 +12,8 @@ of 34 articles of the development set, DATA/squad-v1.1/dev-v1.1.json; four more 
 by title are the test. The training set has 87,599 questions: no published figure compares with these rows. --data,
 --valid and --test take files in SQuAD's JSON. WORKDIR/predictions.json is what SQuAD's own script reads.
 
-    answer.py --workdir=RUN --evaluate=FILE                           a run on another file in SQuAD's JSON
+    answer.py --workdir=RUN --evaluate=FILE                           a run on another file in SQuAD's JSON; with
+                                                                      --documents=FOLDER answered from there
     answer.py --workdir=RUN --documents=FOLDER --question="Who ...?"  the best answers from a folder of texts
     answer.py --workdir=RUN --documents=FOLDER --questions=FILE       a question a line, --output=FILE of JSON lines
     answer.py --predictions=FILE                                      exact match and F1 of a prediction file on --data
@@ -55,7 +56,7 @@ class Config(Run):
                                low=0.0, high=0.9)  # fmt: skip
     batch: int = setting(32, "rows of a step", low=1)
     shapes: int = setting(4, "lengths that batches are padded to; each is compiled by itself", low=1)
-    epochs: int = setting(12, "passes over the training questions", low=1)
+    epochs: int = setting(3, "passes over the training questions", low=1)
     lr: float = setting(2e-3, "AdamW's highest learning rate", low=0.0)
     warmup: float = setting(0.05, "share of the steps over which it rises, to fall by half a cosine", low=0.0, high=1.0)
     weight_decay: float = setting(0.01, "AdamW's decay of matrices", low=0.0)
@@ -201,16 +202,21 @@ def report(scores, data):
 
 
 def evaluate(config):
-    """A finished run on another file."""
+    """A finished run on another file: from its own paragraphs, or where --documents are given from these alone."""
     from lmjax.data import squad
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering
+    from lmjax.run import answering, retrieval
     from lmjax.run.workdir import write
 
     reader = trained(config)
     data = squad.load_squad(config.evaluate, config.data_dir or None)
-    found = answering.answer(reader, [(example.question, example.context) for example in data.examples])
-    said = {example.id: one.text for example, one in zip(data.examples, found)}
+    if config.documents:
+        parts, search = library(config)
+        found = retrieval.ask(reader, parts, search, [example.question for example in data.examples], 1, config.read)
+        said = {example.id: some[0].text if some else "" for example, some in zip(data.examples, found)}
+    else:
+        found = answering.answer(reader, [(example.question, example.context) for example in data.examples])
+        said = {example.id: one.text for example, one in zip(data.examples, found)}
     report(score(said, answering.marked(data.examples)), data)
     if config.output:
         write(Path(config.output).expanduser(), said)
@@ -226,6 +232,14 @@ def searcher(config, texts):
     return retrieval.by_vectors(texts, models.Trained(params, model, tokenizer))
 
 
+def library(config):
+    """(passages, how they are searched) of --documents."""
+    from lmjax.run import retrieval
+
+    parts = retrieval.passages(retrieval.read_texts(config.documents), config.passage)
+    return parts, searcher(config, [part.text for part in parts])
+
+
 def ask(config):
     """Answers from a folder of texts, to the screen or as JSON lines."""
     from lmjax.data import files
@@ -239,8 +253,7 @@ def ask(config):
     if config.questions:
         lines = decode(files.read_bytes(config.questions), config.questions).split("\n")
         questions = [line.strip() for line in lines if line.strip()]
-    parts = retrieval.passages(retrieval.read_texts(config.documents), config.passage)
-    search = searcher(config, [part.text for part in parts])
+    parts, search = library(config)
     found = retrieval.ask(reader, parts, search, questions, config.answers, config.read)
     if config.question:
         for one in found[0]:
@@ -297,7 +310,19 @@ def beginning(config, train):
 
     if config.network == "reader":
         texts = [*squad.contexts(train), *(example.question for example in train)]
-        return config.model, reading.vocabulary(texts, config.min_count), {}
+        words = reading.vocabulary(texts, config.min_count)
+        if not config.vectors:
+            return config.model, words, {}
+        from lmjax.interop import vectors
+
+        known = dict.fromkeys(word for word in vectors.read_vectors(config.vectors)[0] if word == word.lower())
+        words = replace(words, words=tuple(dict.fromkeys((*words.words, *known))))
+        table, count = vectors.table(config.vectors, words.words, config.seed)
+        if table.shape[1] != config.model.embed:
+            raise UserError(f"--vectors={config.vectors} has {table.shape[1]} numbers a word, and --model.embed is "
+                            f"{config.model.embed}: set it so")  # fmt: skip
+        print(f"{count:,} of {len(words.words):,} words start from {Path(config.vectors).name}", flush=True)
+        return config.model, words, {"words": table}
     from lmjax.run import models
 
     if not config.start:

@@ -10,6 +10,7 @@ from lmjax.data import reading, squad
 from lmjax.data.squad import Answer, Example
 from lmjax.data.tokenizers import wordpiece
 
+pytest.importorskip("tokenizers", reason="pip install 'lmjax[text]'")
 CONTEXT = "Ada  Lovelace wrote the first program in 1843. The machine was never built."
 
 
@@ -217,6 +218,14 @@ def test_a_window_and_its_row_hold_the_answer_at_its_place(kind):
     assert (found.answer[:, 0] >= 0).sum() >= 3
 
 
+def test_an_answer_across_a_windows_edge_is_not_in_it():
+    found = reading.windows([example(0, LONG, "w20 w21 w22 w23 w24 w25")], words(LONG), window=24, stride=6, question=9)
+    whole = (found.first <= 20) & (found.first + found.size > 25)
+    touched = (found.first <= 25) & (found.first + found.size > 20)
+    assert (found.answer[:, 0] >= 0).tolist() == whole.tolist()
+    assert 0 < whole.sum() < touched.sum()
+
+
 def test_a_question_that_leaves_no_room_is_one_line():
     with pytest.raises(ValueError, match=r"--window=20 leaves room for 8 pieces .* fewer than --stride=16"):
         reading.windows([example(0, LONG, "w5", "a " * 30)], pieces(), window=20, stride=16, question=9)
@@ -226,21 +235,23 @@ def test_a_batch_is_a_function_of_seed_and_step_and_an_epoch_takes_each_window_o
     examples = [example(n, LONG[: 40 + 11 * n], "w1 w2", f"q{n}", f"t{n % 2}") for n in range(20)]
     found = reading.windows(examples, words(LONG), window=64, stride=16, question=9)
 
-    def data(**settings):
+    def data(negatives=0.5):
         titles = [e.title for e in examples]
-        return reading.training(found, 4, 3, crop=12, negatives=0.5, titles=titles, shapes=2, **settings)
+        return reading.training(found, 4, 3, crop=12, negatives=negatives, titles=titles, shapes=2)
 
     one, two = data(), data()
     for step in (0, one.steps + 1, 1):
         again = two.batch(step)
         assert all(np.array_equal(value, again[name]) for name, value in one.batch(step).items())
+    plain = data(negatives=0.0)
+    without = sum(((plain.batch(i)["start"] == 0) * plain.batch(i)["weights"]).sum() for i in range(plain.steps))
+    assert without == (found.answer[:, 0] < 0).sum()
     epochs = [[one.batch(step) for step in range(e * one.steps, (e + 1) * one.steps)] for e in (0, 1)]
     for epoch in epochs:
         assert sum(batch["weights"].sum() for batch in epoch) == len(found.first)
         assert len({batch["words"].shape for batch in epoch}) <= 2
         assert all(batch["context"].sum(1).max() <= 12 for batch in epoch)
-        none = sum(((batch["start"] == 0) * batch["weights"]).sum() for batch in epoch)
-        assert 0 < none < len(found.first)
+        assert without < sum(((batch["start"] == 0) * batch["weights"]).sum() for batch in epoch) < len(found.first)
     firsts = [sorted(str(row) for batch in epoch for row in batch["words"]) for epoch in epochs]
     assert firsts[0] != firsts[1]  # what is cropped and swapped is drawn anew
 

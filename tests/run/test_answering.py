@@ -167,6 +167,11 @@ def test_a_folder_is_asked_from_the_command_line(workdir, tmp_path, capsys):
         assert first["probability"] >= second["probability"]
         text = (tmp_path / "docs" / first["source"]).read_text()
         assert text[first["start"] : first["end"]] == first["text"]
+    squad.write_squad(tmp_path / "asked.json", [FACTS[0], FACTS[4]])
+    main(*given, f"--evaluate={tmp_path / 'asked.json'}", f"--output={tmp_path / 'p.json'}")
+    said = squad.read_predictions(tmp_path / "p.json")
+    assert said == {FACTS[n].id: line["answers"][0]["text"] for n, line in zip((0, 4), lines)}
+    capsys.readouterr()
     main(*given, f"--question={FACTS[0].question}")
     assert lines[0]["answers"][0]["text"] in capsys.readouterr().out
 
@@ -208,6 +213,19 @@ def test_what_cannot_be_done_is_one_line(arguments, says, workdir, tmp_path, mon
     with pytest.raises(ValueError, match=says) as found:
         main(*arguments)
     assert "\n" not in str(found.value)
+
+
+def test_the_reader_starts_from_a_files_vectors_and_knows_their_words(tmp_path):
+    (tmp_path / "v.txt").write_text("lives 1 2\nzebra 3 4\nCAPITAL 5 6\n")
+    given = answer.Config(vectors=str(tmp_path / "v.txt"), model=config.Reader(embed=2))
+    _, words, weights = answer.beginning(given, FACTS)
+    (lives, zebra) = words.encode("lives zebra")
+    assert weights["words"][[lives, zebra]].tolist() == [[1, 2], [3, 4]]
+    assert "CAPITAL" not in words.words
+    specs = answer.begun(reader.reader_params(config.Reader(vocab=words.vocab, embed=2)), weights)
+    np.testing.assert_array_equal(specs["words"].init(None, None, np.float32), weights["words"])
+    with pytest.raises(ValueError, match=r"has 2 numbers a word, and --model\.embed is 100"):
+        answer.beginning(answer.Config(vectors=str(tmp_path / "v.txt")), FACTS)
 
 
 def test_a_damaged_run_is_one_line(workdir, tmp_path):
