@@ -16,9 +16,9 @@ a folder with train, valid and test: CoNLL's columns, a word first and its tag l
 (--chunks=false: tags that stand for themselves), or CoNLL-U (.conllu). Words of any script; Chinese a character a line.
 
 Figures are in percent: F1 of chunks as conlleval counts them, precision, recall, and accuracy of words. The epoch that
-is tested is the best on validation. conll2000 has no validation set: it is a tenth of training, drawn once;
---whole=true trains on that too, for as many epochs, and takes the last weights. WORKDIR/test.txt has each word of the
-test set with its tag and the one that was said, as conlleval reads it.
+is tested is the best on validation. conll2000 has no validation set: it is a tenth of training, drawn once, on which
+all was chosen with --whole=false. As published, --whole=true then trains on that too and takes the last weights.
+WORKDIR/test.txt has each word of the test set with its tag and the one that was said, as conlleval reads it.
 
 Papers: Huang et al. 2015 (arXiv 1508.01991), Lample et al. 2016 (arXiv 1603.01360), Lafferty et al. 2001 and Sha &
 Pereira 2003 (the CRF), Brants 2000 (the HMM). Departures: AdamW on batches of 32 in place of SGD by the sentence;
@@ -68,12 +68,12 @@ PRESETS = {
     "conll2000_bilstm_crf": {
         "help": "chunks, BiLSTM-CRF on words, letters and parts of speech: published F1 94.13 from random vectors",
         "data": "conll2000", "columns": 1, "scheme": "bio", "direct": True, "batch": 64, "epochs": 10, "lr": 5e-3,
-        "model.dropout_output": 0.5,
+        "model.dropout_output": 0.5, "whole": True,
     },
     "conll2000_crf": {
         "help": "chunks, a CRF on features: published 93.69",
         "data": "conll2000", "columns": 1, "network": "features", "scheme": "bio", "batch": 64,
-        "epochs": 10, "lr": 0.02, "features.dropout": 0.2,
+        "epochs": 10, "lr": 0.02, "features.dropout": 0.2, "whole": True,
     },
     "conll2000_hmm": {"help": "chunks, an HMM on words and parts of speech", "data": "conll2000", "columns": 1,
                       "network": "hmm", "scheme": "bio"},

@@ -370,8 +370,10 @@ class Tagger:
     letter_cells: int = setting(25, "cells of the LSTM over letters, each way; 0: letters are not read", low=0)
     column_dim: int = setting(25, "width of the vector of what a further column says", low=1)
     features: int = setting(0, "number of features that go past the LSTM to the CRF; 0 takes the data's", low=0)
-    cells: int = setting(100, "cells of the LSTM over words, each way", low=1)
-    layers: int = setting(1, "LSTMs over words on top of each other", low=1)
+    encoder: str = setting("lstm", "what reads the words of a sentence", choices=("lstm", "transformer"))
+    cells: int = setting(100, "cells of the LSTM over words, each way; half the width of the Transformer", low=1)
+    layers: int = setting(1, "LSTMs over words on top of each other, or blocks", low=1)
+    heads: int = setting(4, "attention heads of a block", low=1)
     crf: bool = setting(True, "a CRF over the tags; else each is chosen by itself")
     dropout: float = setting(
         0.5, "probability of dropping a unit of what enters the LSTM over words", low=0.0, high=0.99
@@ -381,6 +383,12 @@ class Tagger:
     dtype: str = setting(
         "float32", "type of activations and products; parameters stay float32", choices=("float32", "bfloat16")
     )
+
+    def __post_init__(self):
+        if self.encoder == "transformer" and self.cells % self.heads:  # a head turns pairs: its size is even
+            raise ValueError(
+                f"model.cells={self.cells} is not a multiple of model.heads={self.heads}: choose one that is"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,34 @@
 
 Huang et al. 2015 hand features of spelling and context past the LSTM to the CRF, which adds their scores to h_t W + b.
 
+In the place of the LSTM a Transformer may stand (Vaswani et al. 2017).
+
 Departures: no tanh layer stands between h and the emissions (Lample et al.); letters are read beside Huang's features.
 
 A batch is data/tag_rows.py's. B sentences, T words, S rows of C letters, D width, H cells, K tags.
 """
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from lmjax.errors import UserError
 from lmjax.losses import cross_entropy
 from lmjax.models import crf
+from lmjax.models.transformer import attention_params, block, mlp_params, norms
+from lmjax.nn.attention import attention
 from lmjax.nn.dropout import dropout, dropout_mask, fold, never
 from lmjax.nn.linear import linear, linear_params
+from lmjax.nn.norm import layer_norm, layer_norm_params
+from lmjax.nn.positions import rotate
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, normal, uniform, zeros
 
 # Features' weights count so often: one step of one learning rate moves them as far as a step of a CRF's own would.
 DIRECT = 4.0
+FIRST, MOST = normal(0.02), 4096  # of the Transformer: how its weights start, words of its longest sentence
 
 
 def tagger_params(config) -> dict:
@@ -49,8 +58,17 @@ def tagger_params(config) -> dict:
         params["letter_lstm"] = both_ways(config.letter_dim, config.letter_cells)
     if config.columns:
         params["columns"] = [table(types, config.column_dim) for types in config.columns]
-    widths = [width, *[2 * config.cells] * config.layers]
-    params["lstm"] = [both_ways(d, config.cells) for d, _ in itertools.pairwise(widths)]
+    if config.encoder == "transformer":
+        D = 2 * config.cells
+        params["inputs"] = linear_params(width, D, (None, "embed"))
+        params["blocks"] = [
+            {**norms(D), **attention_params(D, config.heads, FIRST, FIRST), **mlp_params(D, 4 * D, FIRST, FIRST)}
+            for _ in range(config.layers)
+        ]
+        params["norm"] = layer_norm_params(D)
+    else:
+        widths = [width, *[2 * config.cells] * config.layers]
+        params["lstm"] = [both_ways(d, config.cells) for d, _ in itertools.pairwise(widths)]
     params["tags"] = linear_params(2 * config.cells, config.tags, ("embed", None))
     if config.features:
         params["direct"] = Param((config.features, config.tags), ("vocab", None), zeros)
@@ -95,6 +113,27 @@ def both_ways(layers, x, lengths):
     return jnp.concatenate([after, turned(before, lengths)], axis=-1)
 
 
+def attended(params, config, x, seen, key=None):
+    """Blocks of self-attention (pre-norm, rotary positions) over x [T,B,D'], where `seen` [B,T] counts: [T,B,2H].
+
+    UserError where a sentence has more words than MOST.
+    """
+    T = len(x)
+    if T > MOST:
+        raise UserError(f"a sentence of up to {T:,} words: a Transformer reads {MOST:,}; cut it, or train an LSTM")
+    x, rate, places = linear(params["inputs"], x.swapaxes(0, 1)), config.dropout_output, jnp.arange(T)[None]
+    mask = jnp.broadcast_to(seen[:, None, None], (len(seen), 1, T, T))
+
+    def attend(q, k, v, key):
+        return attention(rotate(q, places), rotate(k, places), v, mask, key=key, rate=rate), None
+
+    for n, p in enumerate(params["blocks"]):
+        with jax.named_scope(f"block{n}"):
+            now = fold(key, "block", n)
+            x, _ = block(p, x, partial(attend, key=fold(now, 0)), rate=rate, key=now)
+    return layer_norm(params["norm"], x).swapaxes(0, 1)
+
+
 def emissions(params, config, batch, key=None):
     """Scores float32 [T,B,K] of each word's tags. key: of the dropout; None: no dropout."""
     with jax.named_scope("words"):
@@ -106,10 +145,12 @@ def emissions(params, config, batch, key=None):
     x = jnp.concatenate(x, axis=-1)
     if not never(key, config.dropout):
         x = x * dropout_mask(fold(key, "input"), config.dropout, x.shape, x.dtype)
-    lengths = batch["seen"].sum(1)
-    for n, layer in enumerate(params["lstm"]):
-        with jax.named_scope(f"lstm{n}"):
-            x = both_ways(layer, x, lengths)
+    if config.encoder == "transformer":
+        x = attended(params, config, x, batch["seen"], key)
+    else:
+        for n, layer in enumerate(params["lstm"]):
+            with jax.named_scope(f"lstm{n}"):
+                x = both_ways(layer, x, batch["seen"].sum(1))
     x = dropout(fold(key, "output"), x, config.dropout_output)
     scores = linear(params["tags"], x).astype(jnp.float32)
     if config.features:

@@ -63,6 +63,10 @@ RUNS = {
         "--test_articles=1", "--negatives=0.3", "--crop=12", "--window=64", "--stride=16", "--question_length=12",
         "--model.embed=8", "--model.filters=0", "--model.highway=0", "--model.dim=4",
     ],
+    "tagged words": [
+        "tag.py", "--data=columns.txt", "--epochs=6", "--batch=10", "--shapes=1", "--forget=0.5", "--model.word_dim=8",
+        "--model.letter_dim=4", "--model.letter_cells=4", "--model.cells=8",
+    ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
         "--shapes=1", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
@@ -153,6 +157,8 @@ def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     digits(tmp_path / "twin", rng)
     pairs(tmp_path / "pairs", words)
     write_squad(tmp_path / "facts.json", facts(articles=5, seed=0, paragraphs=6))
+    tagged = ["\n".join(f"{word} {'B-X' if word[0] == 'c' else 'O'}" for word in words[i : i + 6]) for i in range(100)]
+    (tmp_path / "columns.txt").write_text("\n\n".join(tagged))
     labelled = [f"{words[i + i // 5 % 2]}\t{' '.join(words[i : i + 1 + i % 5])}\n" for i in range(100)]
     (tmp_path / "labelled.txt").write_text("".join(labelled))
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -10,6 +10,7 @@ import pytest
 from lmjax import config, param
 from lmjax.data import tag_rows
 from lmjax.data.tagged import Sentence
+from lmjax.errors import UserError
 from lmjax.models import crf, tagger
 from lmjax.nn.recurrent import lstm_layer
 from lmjax.run import tagging
@@ -53,11 +54,12 @@ def test_packed_letters_are_read_word_by_word():
         np.testing.assert_allclose(said[t, n], alone(letters), atol=1e-6)
 
 
-def test_padding_and_the_rest_of_the_batch_are_invisible():
-    params, model, _, rows = given()
+@pytest.mark.parametrize("encoder", ["lstm", "transformer"])
+def test_padding_and_the_rest_of_the_batch_are_invisible(encoder):
+    params, model, _, rows = given(model=dataclasses.replace(SMALL, encoder=encoder))
     read = jax.jit(lambda params, batch: tagger.emissions(params, model, batch))
     together = read(params, tag_rows.padded(rows, range(4), 4, 8))
-    for n in range(4):
+    for n in (0, 3):
         length = rows.sizes[n]
         alone = read(params, tag_rows.padded(rows, [n], 1, int(length)))
         np.testing.assert_allclose(together[:length, n], alone[:, 0], atol=1e-5)
@@ -93,7 +95,7 @@ def test_dropout_needs_a_key_and_follows_it():
     assert np.abs(one - other).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["crf", "softmax", "features"])
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "softmax", "features"])
 def test_a_batch_is_learnt(kind):
     """To a loss near 0, and then said, in BIO and in place, with probabilities near 1."""
     if kind == "features":
@@ -101,7 +103,8 @@ def test_a_batch_is_learnt(kind):
         model, rows = tagging.sized(config.FeatureCRF(), known), tag_rows.rows(SENTENCES, known)
         lr = 0.3
     else:
-        model = dataclasses.replace(SMALL, crf=kind == "crf")
+        encoder = "transformer" if kind == "transformer" else "lstm"
+        model = dataclasses.replace(SMALL, crf=kind != "softmax", encoder=encoder)
         _, model, known, rows = given(model=model)
         lr = 0.03
     family, legal = tagging.FAMILIES[type(model)], crf.allowed(known.tags, known.scheme)
@@ -121,6 +124,12 @@ def test_a_batch_is_learnt(kind):
     assert [tags for tags, _ in found] == [*(one.tags for one in SENTENCES), ()]
     assert min(float(p.min()) for _, p in found[:-1]) > 0.8
     assert max(float(p.max()) for _, p in found[:-1]) <= 1 + 1e-5
+
+
+def test_a_transformer_refuses_what_is_too_long():
+    params, model, _, _ = given(model=dataclasses.replace(SMALL, encoder="transformer"))
+    with pytest.raises(UserError, match="a Transformer reads 4,096"):
+        tagger.attended(params, model, jnp.zeros((5000, 1, 3)), jnp.ones((1, 5000), bool))
 
 
 def test_a_softmax_says_no_row_that_is_not_legal():
