@@ -4,26 +4,30 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from lmjax import config
+from lmjax.data import tag_rows
 from lmjax.data.tagged import Sentence, generated
 from lmjax.errors import UserError
 from lmjax.interop.vectors import write_vectors
+from lmjax.models.tagger import tagger_params
 from lmjax.run import flags, tagging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import tag
 
-SMALL = ["--strategy=local", "--shapes=1", "--batch=16", "--model.word_dim=16", "--model.letter_dim=8",
+SMALL = ["--strategy=local", "--shapes=1", "--batch=16", "--lr=0.02", "--model.word_dim=16", "--model.letter_dim=8",
          "--model.letter_cells=8", "--model.cells=16", "--model.dropout=0.2"]  # fmt: skip
 
 
-def run(*arguments, lr=0.02):
-    config = flags.parse(tag.Config, tag.PRESETS, argv=["", *SMALL, f"--lr={lr}", *arguments])
-    tag.main(config)
-    record = json.loads((Path(config.workdir) / "result.json").read_text())
+def run(*arguments):
+    asked = flags.parse(tag.Config, tag.PRESETS, argv=["", *SMALL, *arguments])
+    tag.main(asked)
+    record = json.loads((Path(asked.workdir) / "result.json").read_text())
     return {name: figure["mean"] for name, figure in record["metrics"].items()}
 
 
@@ -49,7 +53,7 @@ def trained(names):
     return run(f"--data={names}", f"--workdir={names / 'run'}", "--epochs=4", "--forget=0.3"), names / "run"
 
 
-def test_names_are_learnt_and_what_is_kept_says_the_same(trained, names, capsys):
+def test_names_are_learnt_and_what_is_kept_says_the_same(trained):
     metrics, workdir = trained
     assert metrics["test_f1"] > 70
     figures = ("f1", "precision", "recall", "accuracy")
@@ -77,18 +81,22 @@ def test_it_takes_any_words(trained):
     assert tagging.tag(tagger, []) == []
 
 
-def test_vectors_of_ones_own(names, tmp_path, capsys):
-    words, rng = ["lives", "Lives", "in", "elsewhere"], np.random.default_rng(0)
-    write_vectors(tmp_path / "vectors.txt", words, rng.normal(size=(4, 16)) * 9)
-    some = [f"--data={names}", f"--vectors={tmp_path / 'vectors.txt'}", "--epochs=1"]
-    run(*some, f"--workdir={tmp_path / 'run'}", lr=0)
-    assert "3 of" in capsys.readouterr().out
-    tagger = tagging.load(str(tmp_path / "run"))
-    table, (_, given) = np.asarray(tagger.params["words"]), tagging.vectors(str(tmp_path / "vectors.txt"), 16)
-    at = [tagger.known.words.index(word) for word in ("lives", "in", "elsewhere")]
-    np.testing.assert_allclose(table[at] / table[at].std(), given / given.std(), rtol=1e-4)
+def test_vectors_of_ones_own(tmp_path):
+    """They stand at their words, once each, as wide spread as the random ones of the others."""
+    path, rng = tmp_path / "vectors.txt", np.random.default_rng(0)
+    write_vectors(path, ["lives", "Lives", "1984", "elsewhere"], rng.normal(size=(4, 16)) * 9)
+    words, table = tagging.vectors(str(path), 16)
+    assert words == ["lives", "0000", "elsewhere"]
+    known = tag_rows.vocabulary(generated(9, 0), "bio", more=words)
+    spec = tagger_params(tagging.sized(config.Tagger(word_dim=16), known))["words"]
+    key = jax.random.key(0)
+    found, fresh = (s.init(key, s.shape, np.float32) for s in (tagging.begun(spec, known.words, words, table), spec))
+    at = [known.words.index(word) for word in words]
+    others = np.setdiff1d(np.arange(len(found)), at)
+    np.testing.assert_array_equal(found[others], fresh[others])
+    np.testing.assert_allclose(found[np.array(at)], table * (fresh.std() / table.std()), rtol=1e-5)
     with pytest.raises(UserError, match=r"set --model\.word_dim=16"):
-        run(*some, f"--workdir={tmp_path / 'other'}", "--model.word_dim=20")
+        tagging.vectors(str(path), 20)
 
 
 @pytest.mark.parametrize("network", ["features", "hmm"])
