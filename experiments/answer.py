@@ -321,7 +321,8 @@ def beginning(config, train):
         if table.shape[1] != config.model.embed:
             raise UserError(f"--vectors={config.vectors} has {table.shape[1]} numbers a word, and --model.embed is "
                             f"{config.model.embed}: set it so")  # fmt: skip
-        print(f"{count:,} of {len(words.words):,} words start from {Path(config.vectors).name}", flush=True)
+        if not config.quiet:
+            print(f"{count:,} of {len(words.words):,} words start from {Path(config.vectors).name}", flush=True)
         return config.model, words, {"words": table}
     from lmjax.run import models
 

@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
     rng, tokenizer = np.random.default_rng(0), reading.vocabulary([example.context for example in FACTS], 1)
     model = config.Reader(vocab=tokenizer.vocab, embed=8, filters=0, highway=0, dim=4)
     params = param.map_params(
-        lambda _, spec: rng.normal(size=spec.shape).astype(np.float32), reader.reader_params(model)
+        lambda _, spec: (0.3 * rng.normal(size=spec.shape)).astype(np.float32), reader.reader_params(model)
     )
     settings = answer.Config(model=config.Reader(embed=8, filters=0, highway=0, dim=4), window=64, stride=16,
                              question_length=20, answer_length=4)  # fmt: skip
@@ -79,11 +79,11 @@ def scores(asked):
 def test_the_answer_is_the_best_of_all_stretches_of_all_windows(asked, scores):
     context = " ".join(example.context for example in FACTS[::2])[:600]
     question = FACTS[0].question
-    want = sorted(every(asked, scores, question, context).items(), key=lambda item: -item[1])[:5]
+    want = sorted(every(asked, scores, question, context).items(), key=lambda item: -item[1])[:16]
     assert len(context.split()) > 100  # several windows
-    ((*found,),) = answering.answers(asked, [(question, context)], 5)
+    ((*found,),) = answering.answers(asked, [(question, context)], 16)
     assert [(one.start, one.end) for _, one in found] == [span for span, _ in want]
-    np.testing.assert_allclose([one.probability for _, one in found], [p for _, p in want], rtol=1e-3)
+    np.testing.assert_allclose([one.probability for _, one in found], [p for _, p in want], rtol=1e-4)
     assert all(one.text == context[one.start : one.end] for _, one in found)
 
 
@@ -120,7 +120,7 @@ def test_passages_cover_a_text_in_sentences():
 
 
 def test_several_passages_are_one_long_text_to_a_question(asked, scores):
-    parts = [Passage(f"{n}.txt", 10 * n, example.context) for n, example in enumerate(FACTS[::2])]
+    parts = [Passage(f"{n}.txt", 7 + 10 * n, example.context) for n, example in enumerate(FACTS[::2])]
 
     def search(questions, count):
         return np.tile(np.arange(count)[::-1], (len(questions), 1)), np.zeros((len(questions), count))
@@ -135,7 +135,7 @@ def test_several_passages_are_one_long_text_to_a_question(asked, scores):
     total = 1 + sum(weights.values())
     best = max(weights, key=weights.get)
     assert (found[0].source, found[0].start, found[0].end) == best
-    assert found[0].probability == pytest.approx(weights[best] / total, rel=1e-3)
+    assert found[0].probability == pytest.approx(weights[best] / total, rel=1e-4)
     assert len(found) == 2
     one, other = found
     assert one.source != other.source or one.end <= other.start or other.end <= one.start
@@ -172,7 +172,7 @@ def test_a_folder_is_asked_from_the_command_line(workdir, tmp_path, capsys):
     said = squad.read_predictions(tmp_path / "p.json")
     assert said == {FACTS[n].id: line["answers"][0]["text"] for n, line in zip((0, 4), lines)}
     capsys.readouterr()
-    main(*given, f"--question={FACTS[0].question}")
+    main(*given, f"--question={FACTS[0].question}", "--answers=2")
     assert lines[0]["answers"][0]["text"] in capsys.readouterr().out
 
 
