@@ -95,7 +95,7 @@ PRESETS = {
                 "epochs": 10},
     "thuc_cnn": {"help": "THUCNews' headlines by characters, CNN", **_KIM, "data": "thucnews-titles",
                  "words": "characters", "epochs": 10},
-    "sst2_minilm": {"help": "SST-2, MiniLM fine-tuned", **_MINILM, "data": "sst2"},
+    "sst2_minilm": {"help": "SST-2 with phrases, MiniLM fine-tuned", **_MINILM, "data": "sst2-phrases", "epochs": 1},
     "trec_minilm": {"help": "TREC's questions, MiniLM fine-tuned", **_MINILM, "data": "trec", "epochs": 5},
     "imdb_minilm": {"help": "IMDB's reviews, MiniLM fine-tuned on the first 256 pieces", **_MINILM, "data": "imdb",
                     "longest": 256, "epochs": 2},
@@ -123,7 +123,7 @@ def main(config):
                 part = run._replace(workdir=run.workdir / f"run-{n}", config=replace(config, seed=config.seed + n))
                 part.workdir.mkdir(exist_ok=True)
                 run.say(f"\nrun {n + 1} of {config.runs}")
-            figures, now = once(part, data, n)
+            figures, now = done(part) or once(part, data, n)
             found.append(figures)
             outcome = now if outcome is None else outcome._replace(
                 seconds=outcome.seconds + now.seconds, flops=outcome.flops + now.flops
@@ -134,6 +134,17 @@ def main(config):
         finish(run, PRESETS, outcome, metrics, published, "epoch chosen on validation texts", seeds)
 
 
+def done(run):
+    """What `once` gave in this folder before, None where it did not."""
+    from lmjax.run.training import Outcome
+
+    path = run.workdir / "figures.json"
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return kept["metrics"], Outcome(None, [], kept["seconds"], kept["flops"], kept["parameters"])
+
+
 def once(run, data, n: int):
     """Trains and tests once, the run's `n`th: (metrics, outcome)."""
     import numpy as np
@@ -142,6 +153,7 @@ def once(run, data, n: int):
     from lmjax.evaluate import classification as figures
     from lmjax.run import classifying
     from lmjax.run.training import best_params, fit
+    from lmjax.run.workdir import write
     from lmjax.train import optim
 
     config = run.config
@@ -200,13 +212,16 @@ def once(run, data, n: int):
     keep(run.workdir, splits["test"], found, data.classes)
     if n == 0:
         report(run, splits["test"], found, confusion, data.classes)
-    return {
+    metrics = {
         "test_accuracy": 100 * figures.accuracy(confusion),
         "macro_f1": 100 * figures.macro_f1(confusion),
         "matthews": figures.matthews(confusion),
         "calibration_error": 100 * figures.calibration_error(found, test.labels),
         "validation_accuracy": max(line["accuracy"] for line in outcome.history),
-    }, outcome
+    }
+    spent = {name: getattr(outcome, name) for name in ("seconds", "flops", "parameters")}
+    write(run.workdir / "figures.json", {"metrics": metrics, **spent})
+    return metrics, outcome
 
 
 def divide(data, config, n: int) -> dict:

@@ -65,6 +65,13 @@ def test_two_folds_test_every_text_once(data, folds, capsys):
     assert (data / "cnn/run-0/confusion.png").stat().st_size > 1000
 
 
+def test_what_was_done_is_not_done_again(data, folds, monkeypatch):
+    monkeypatch.setattr(classify, "once", None)
+    again = run(f"--data={data / 'all.csv'}", f"--workdir={data / 'cnn'}", "--runs=2", "--folds=2", "--epochs=12",
+                "--lr=0.02", "--norm_limit=3")  # fmt: skip
+    assert again["metrics"] == folds["metrics"]
+
+
 def test_a_run_predicts_line_by_line(data, folds, capsys, monkeypatch):
     (data / "new.txt").write_text("the cat eats\n\na bread sees the ünknown word\n", encoding="utf-8")
     found = said(capsys, f"--workdir={data / 'cnn'}", f"--input={data / 'new.txt'}")
