@@ -125,20 +125,26 @@ def test_several_passages_are_one_long_text_to_a_question(asked, scores):
     def search(questions, count):
         return np.tile(np.arange(count)[::-1], (len(questions), 1)), np.zeros((len(questions), count))
 
-    question = FACTS[0].question
-    ((*found,), _) = retrieval.ask(asked, parts, search, [question, "Who?"], count=2, read=2)
-    weights = {}
-    for part in parts[:2]:
-        one = every(asked, scores, question, part.text)
-        none = 1 - sum(one.values())
-        weights |= {(part.source, part.start + a, part.start + b): p / none for (a, b), p in one.items()}
-    total = 1 + sum(weights.values())
-    best = max(weights, key=weights.get)
-    assert (found[0].source, found[0].start, found[0].end) == best
-    assert found[0].probability == pytest.approx(weights[best] / total, rel=1e-4)
-    assert len(found) == 2
-    one, other = found
-    assert one.source != other.source or one.end <= other.start or other.end <= one.start
+    questions = [example.question for example in FACTS[:4]]
+    for question, found in zip(questions, retrieval.ask(asked, parts, search, questions, count=2, read=2)):
+        weights = {}
+        for part in parts[:2]:
+            one = every(asked, scores, question, part.text)
+            none = 1 - sum(one.values())
+            weights |= {(part.source, part.start + a, part.start + b): p / none for (a, b), p in one.items()}
+        best, total = max(weights, key=weights.get), 1 + sum(weights.values())
+        assert (found[0].source, found[0].start, found[0].end) == best
+        assert found[0].probability == pytest.approx(weights[best] / total, rel=1e-4)
+
+
+def test_of_answers_that_overlap_the_best_is_given(monkeypatch):
+    parts = [Passage("a", 0, "one two"), Passage("a", 8, "three"), Passage("b", 0, "one")]
+    said = [(0, "one two", 0, 7), (0, "two", 4, 7), (2, "one", 0, 3), (1, "three", 0, 5), (0, "one", 0, 3)]
+    found = [[(n, answering.Found(text, 0.1, start, end)) for n, text, start, end in said]]
+    monkeypatch.setattr(answering, "answers", lambda *given, **settings: found)
+    search = lambda questions, count: (np.arange(3)[None], None)  # noqa: E731
+    (got,) = retrieval.ask(None, parts, search, ["?"], count=4, read=3)
+    assert [(one.source, one.start, one.end) for one in got] == [("a", 0, 7), ("b", 0, 3), ("a", 8, 13)]
 
 
 def test_bm25_finds_the_passage_with_the_rare_word(tmp_path):
