@@ -80,8 +80,8 @@ def spelled(params, config, batch):
 
     Several words stand behind each other in a row of letters. The 0 between them shuts the gates i and f, so that cell
     and state are 0 behind it and each word is read as if it stood alone, forwards and backwards.
-    Ten times as fast, with its gradient, as a row of 24 letters for each distinct word (6.8 against 67 ms on one core, of
-    32 sentences of 47 words).
+    Ten times as fast, with its gradient, as a row of 24 letters for each distinct word (6.8 against 67 ms on one core,
+    of 32 sentences of 47 words).
     """
     with jax.named_scope("letters"):
         letters = batch["letters"].T  # [C,S]
