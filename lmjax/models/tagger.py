@@ -29,7 +29,7 @@ from lmjax.nn.dropout import dropout, dropout_mask, fold, never
 from lmjax.nn.linear import linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
 from lmjax.nn.positions import rotate
-from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
+from lmjax.nn.recurrent import bilstm_layer, lstm_layer, lstm_layer_params
 from lmjax.param import Param, normal, uniform, zeros
 
 # Features' weights count so often: one step of one learning rate moves them as far as a step of a CRF's own would.
@@ -99,20 +99,10 @@ def spelled(params, config, batch):
         return jnp.concatenate([after[batch["last"].T, lane], before[batch["first"].T, lane]], axis=-1)
 
 
-def turned(x, lengths):
-    """x [T,B,...] with the first `lengths` [B] of each column in reverse."""
-    steps = jnp.arange(len(x))[:, None]
-    place = jnp.where(steps < lengths[None], lengths[None] - 1 - steps, steps)
-    return jnp.take_along_axis(x, place.reshape(*place.shape, *[1] * (x.ndim - 2)), axis=0)
-
-
 def both_ways(layers, x, lengths):
     """The states of an LSTM from either side over x [T,B,D], where `lengths` [B] count: [T,B,2H]."""
     right, left = layers
-    zero = jnp.zeros((x.shape[1], right["u"].shape[0]))
-    after = lstm_layer(right, x, (zero, zero))[0]
-    before = lstm_layer(left, turned(x, lengths), (zero, zero))[0]
-    return jnp.concatenate([after, turned(before, lengths)], axis=-1)
+    return bilstm_layer({"forward": right, "backward": left}, x, lengths)[0]
 
 
 def attended(params, config, x, seen, key=None):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lmjax import config, param
+from lmjax import config
 from lmjax.data import reading, tokenizers
 from lmjax.data.squad import Example
 from lmjax.errors import UserError
@@ -18,8 +18,8 @@ from lmjax.losses import cross_entropy
 from lmjax.models import bert, reader
 from lmjax.nn.attention import NEVER
 from lmjax.run.settings import from_json
+from lmjax.run.weights import trained
 from lmjax.run.workdir import stored
-from lmjax.train.checkpoint import Checkpoints
 
 
 class Reader(NamedTuple):
@@ -154,13 +154,9 @@ def load(workdir: str, which="best", flag="--workdir") -> Reader:
     model = from_json(kind, kept, str(path))
     tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
     kind = family(model)
-    found = Checkpoints(Path(workdir) / "checkpoints", best="min").restore_params(
-        param.shapes(kind.params(model)), which=which
-    )
-    if found is None:
-        raise UserError(f"{flag}={workdir} holds no checkpoint yet: train longer, or lower --save_every")
+    params = trained(workdir, kind.params(model), which, flag)
     lengths = [settings[name] for name in ("window", "stride", "question_length", "answer_length")]
-    return Reader(jax.device_put(found[1]), model, kind.cutter(tokenizer), *lengths)
+    return Reader(params, model, kind.cutter(tokenizer), *lengths)
 
 
 def predictions(examples, found) -> dict[str, str]:

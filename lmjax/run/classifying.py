@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lmjax import config, param
+from lmjax import config
 from lmjax.data import rows, tokenizers
 from lmjax.errors import UserError
 from lmjax.models import bert, bilstm, bow, cnn
 from lmjax.run.settings import from_json, to_json
+from lmjax.run.weights import trained
 from lmjax.run.workdir import write
-from lmjax.train.checkpoint import Checkpoints
 
 FACTS = "classifier.json"
 UNKNOWN = "<unk>"
@@ -126,8 +126,5 @@ def load(workdir: str, flag="--workdir") -> Classifier:
     if reading.words not in (*bow.WORDS, "pieces"):
         raise UserError(f"{folder / FACTS} is damaged: words={reading.words}; restore it or train again")
     reading = reading._replace(tokenizer=tokenizers.load(folder / "tokenizer.json"))
-    specs = family.params(model, len(classes))
-    found = Checkpoints(folder / "checkpoints", best="min").restore_params(param.shapes(specs), which="best")
-    if found is None:
-        raise UserError(f"{flag}={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    return Classifier(kind, jax.device_put(found[1]), model, classes, reading)
+    params = trained(folder, family.params(model, len(classes)), "best", flag)
+    return Classifier(kind, params, model, classes, reading)

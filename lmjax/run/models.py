@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lmjax import config, param
+from lmjax import config
 from lmjax.data import tokenizers
 from lmjax.decode.sample import Decoder, bucket, generate, pad
 from lmjax.errors import UserError
@@ -18,8 +18,8 @@ from lmjax.interop.published import load as read_published
 from lmjax.models import bert, gpt, lstm_lm
 from lmjax.nn.xla import written
 from lmjax.run.settings import from_json
+from lmjax.run.weights import trained
 from lmjax.run.workdir import stored
-from lmjax.train.checkpoint import Checkpoints
 
 
 class Trained(NamedTuple):
@@ -48,13 +48,7 @@ def load(workdir: str, which="best", kinds=WRITERS, flag="--workdir") -> Trained
     model = from_json(kind, run["config"].get("model"), f"{workdir}/config.json")
     tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
     model = config.sized(model, tokenizer.vocab)
-    found = Checkpoints(Path(workdir) / "checkpoints", best="min").restore_params(
-        param.shapes(specs(model)), which=which
-    )
-    if found is None:
-        raise UserError(f"{flag}={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    _, params, _ = found
-    return Trained(jax.device_put(params), model, tokenizer)
+    return Trained(trained(workdir, specs(model), which, flag), model, tokenizer)
 
 
 def published(where: str) -> Trained:

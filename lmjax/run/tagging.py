@@ -18,8 +18,8 @@ from lmjax.errors import UserError
 from lmjax.interop.vectors import read_vectors
 from lmjax.models import crf, hmm, tagger
 from lmjax.run.settings import from_json
+from lmjax.run.weights import trained
 from lmjax.run.workdir import stored
-from lmjax.train.checkpoint import Checkpoints
 
 
 class Tagger(NamedTuple):
@@ -143,12 +143,8 @@ def load(workdir: str, which="best") -> Tagger:
         return Tagger(None, load_counts(Path(workdir) / "hmm.json"), known)
     kind, name = (config.FeatureCRF, "features") if settings["network"] == "features" else (config.Tagger, "model")
     model = sized(from_json(kind, settings.get(name), f"{workdir}/config.json"), known)
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints", best="min")
-    which = "last" if settings["whole"] else which
-    found = checkpoints.restore_params(param.shapes(FAMILIES[kind].params(model)), which=which)
-    if found is None:
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    return Tagger(jax.device_put(found[1]), model, known)
+    params = trained(workdir, FAMILIES[kind].params(model), "last" if settings["whole"] else which)
+    return Tagger(params, model, known)
 
 
 def vectors(path: str, dim: int) -> tuple[list[str], np.ndarray]:

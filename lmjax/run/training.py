@@ -17,6 +17,7 @@ from lmjax.errors import Interrupted, UserError
 from lmjax.run import flags, preflight, record
 from lmjax.run.log import Log
 from lmjax.run.options import Run
+from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, workdir, write
 from lmjax.train import loop, parallel
 from lmjax.train.checkpoint import Checkpoints
@@ -236,8 +237,7 @@ def fit(
 
 def best_params(session: Session, specs):
     """The weights of the best checkpoint by validation loss, of a run that averages none."""
-    found = Checkpoints(session.workdir / "checkpoints", best="min").restore_params(param.shapes(specs), which="best")
-    return jax.device_put(found[1])
+    return trained(session.workdir, specs)
 
 
 def tracer(folder, start: int, first=20, last=25):

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lmjax import config, param
+from lmjax import config
 from lmjax.data import batches, pairs, tokenizers
 from lmjax.decode.beam import BeamDecoder, beam
 from lmjax.errors import UserError
 from lmjax.models import rnnsearch, seq2seq
 from lmjax.run.settings import from_json
+from lmjax.run.weights import averaged, trained
 from lmjax.run.workdir import stored
-from lmjax.train.checkpoint import Checkpoints
 
 TOKENS = {"moses": pairs.moses, "spacy": pairs.spacy, "spaces": pairs.spaces}
 
@@ -116,14 +116,7 @@ def load(workdir: str, which="best") -> Translator:
     model = from_json(kind, settings.get(name), f"{workdir}/config.json")
     source, target = (tokenizers.load(Path(workdir) / f"{side}.json") for side in ("source", "target"))
     model = config.sized_pair(model, source.vocab, target.vocab)
-    folder = Checkpoints(Path(workdir) / "checkpoints", best="min")
-    weights = param.shapes(family(model).params(model))
-    if settings["average"]:  # what such a run evaluates, and ends in
-        count = jax.ShapeDtypeStruct((), np.int32)
-        found = folder.restore({"mean": weights, "count": count}, part="average")
-    else:
-        found = folder.restore_params(weights, which=which)
-    if found is None:
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet: train longer, or lower --save_every")
-    params = jax.device_put(found[1]["mean"] if settings["average"] else found[1])
+    specs = family(model).params(model)
+    # What a run that averages evaluates, and ends in.
+    params = averaged(workdir, specs) if settings["average"] else trained(workdir, specs, which)
     return Translator(params, model, source, target, TOKENS[settings["tokens"]](settings["source"]))
