@@ -15,6 +15,7 @@ Departure: every word is predicted after the right ones; the tutorial feeds back
 
 is the text-only Transformer-Tiny of Wu et al. 2021, English to German: 2.6 M parameters over 10,000 joint byte pairs,
 beam 5, the mean of the last ten epochs' weights; published BLEU 41.02 (flickr2016), 33.36 (flickr2017), 29.88 (mscoco).
+Measured, seed 0: 41.35, 33.18 and 29.23, in two hours of one core; after half of its 100 epochs 40.51, 32.18 and 28.80.
 
 A finished run is trained on by more --epochs in its --workdir, to the bits that as many in one go would have ended in.
 
@@ -75,7 +76,7 @@ PRESETS = {
         "help": "4+4 layers, d 128, joint BPE: published BLEU 41.02, 33.36, 29.88",
         "source": "en", "target": "de", "tokens": "moses", "vocab": 10_000, "model.layers": 4, "model.heads": 4,
         "model.dim": 128, "model.hidden": 256, "model.shared": True, "model.dropout": 0.3, "rows": 0,
-        "epochs": 50, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
+        "epochs": 100, "lr": 5e-3, "warmup": 2000, "beta2": 0.98, "smoothing": 0.1, "clip": 0.0, "average": 10,
         "beam": 5, "offset": 0.0,
     },
 }  # fmt: skip

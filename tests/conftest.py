@@ -11,3 +11,8 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """The runs that are killed first: they take longest, and two processes should end together."""
+    items.sort(key=lambda item: "test_resume" not in item.nodeid)
