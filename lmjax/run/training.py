@@ -80,16 +80,17 @@ def fresh(experiment: str) -> Path:
             return folder
 
 
-def finish(session: Session, presets: dict, outcome: Outcome, metrics: dict, published=None, notes="", seeds=None):
+def finish(session: Session, presets: dict, outcome, metrics: dict, published=None, notes="", seeds=None, free=()):
     """Writes result.json and prints each metric beside the published one.
 
     metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source,
-    mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran, is a
-    partial one.
+    mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran and those
+    named in `free`, is a partial one. outcome: an Outcome.
     """
     config = session.config
     own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
-    complete = replace(config, **{field.name: getattr(own, field.name) for field in fields(Run)}) == own
+    names = (*(field.name for field in fields(Run)), *free)
+    complete = replace(config, **{name: getattr(own, name) for name in names}) == own
     metrics = {name: value if isinstance(value, list) else [value] for name, value in metrics.items()}
     figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
     result = record.result(

@@ -85,7 +85,8 @@ def test_the_first_start_installs_and_the_second_does_not(place):
 def test_the_tests_add_their_extra_to_the_same_environment(place):
     place.start("run.sh", "x.py")
     place.did()
-    assert place.start("test.sh", "-k", "a b")[1] == "ran -m pytest -n 2 --dist loadscope --no-loadscope-reorder -k a b\n"
+    said = place.start("test.sh", "-k", "a b")[1]
+    assert said == "ran -m pytest -n 2 --dist loadscope --no-loadscope-reorder -k a b\n"
     assert place.did() == [TEST]
     for words in (("run.sh", "x.py"), ("test.sh",)):
         place.start(*words)
