@@ -11,8 +11,8 @@ itself, with the first seed on validation sentences, and so is the epoch whose w
 once a seed. trec and conll2000 have no validation set: it is a tenth of training, drawn once. A run that was stopped
 goes on behind the last seed that was done.
 
-Measured on TREC (three epochs at 1e-3, five seeds): from the second run in bert_pretrain.py's page, whose masked words
-are not learnt yet, 75.2 ± 3.0, from random weights 82.0 ± 1.3: it costs rather than gains.
+Measured from the run in bert_pretrain.py's page, five seeds, beside random weights: TREC 89.0 ± 1.3 and 81.2 ± 2.0,
+CoNLL-2000 F1 84.2 ± 0.2 and 80.3 ± 0.6, SST-2 78.8 ± 0.5 and 79.6 ± 0.5.
 
 Figures are in percent: accuracy, and of tags the F1 of chunks as conlleval counts them.
 
