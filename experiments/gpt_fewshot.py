@@ -110,13 +110,11 @@ def draw_curves(lines, largest: float, path, title: str):
     """Accuracy against K as a picture; None without the plot extra."""
     import numpy as np
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
+    from lmjax.run.pictures import canvas
+
+    figure = canvas(6, 4)
+    if figure is None:
         return None
-    figure = Figure(figsize=(6, 4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     axes, shots = figure.add_subplot(), [line["K"] for line in lines]
     kinds = {"accuracy_generated": ("generated", "#7a7a7a"), "accuracy_calibrated": ("calibrated", "#2e6f9e"),
              "accuracy": ("likelihood", "#c1440e")}  # fmt: skip

@@ -161,9 +161,24 @@ def bucketed(source, target, begin: int, *, rows: int = 0, budget: int = 0, mult
     """
     lengths = np.maximum([len(s) for s in source], [len(t) for t in target])
     ends = cut_lengths(lengths, shapes)
+    sizes = [rows or max(budget // end // multiple, 1) * multiple for end in ends]
+    turn, steps, _ = in_buckets(lengths, ends, sizes, seed)
+
+    def at(step: int) -> dict:
+        b, who = turn(step)
+        return pair_batch(source, target, begin, who, sizes[b], int(ends[b]))
+
+    return Bucketed(at, steps, tuple(map(int, ends)), sum(map(len, target)) / steps)
+
+
+def in_buckets(lengths, ends, sizes, seed: int):
+    """Whose turn it is: (turn(step) -> (bucket, members int [n]), the steps of an epoch, the members of each bucket).
+
+    What is up to ends[0] long makes the first bucket, and so on; a batch has sizes[b] of bucket b, the last what is
+    left. Batches, and members in them, come in an order that is a function of (seed, epoch).
+    """
     place = np.searchsorted(ends, lengths)
     members = [np.flatnonzero(place == b) for b in range(len(ends))]
-    sizes = [rows or max(budget // end // multiple, 1) * multiple for end in ends]
     plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), sizes[b])]
     known = {}  # the order of the last epoch asked for: only a memory of f(seed, epoch)
 
@@ -174,12 +189,12 @@ def bucketed(source, target, begin: int, *, rows: int = 0, budget: int = 0, mult
             known[epoch] = [rng.permutation(who) for who in members], rng.permutation(len(plan))
         return known[epoch]
 
-    def at(step: int) -> dict:
+    def turn(step: int):
         shuffled, turns = order(step // len(plan))
         b, first = plan[turns[step % len(plan)]]
-        return pair_batch(source, target, begin, shuffled[b][first : first + sizes[b]], sizes[b], int(ends[b]))
+        return b, shuffled[b][first : first + sizes[b]]
 
-    return Bucketed(at, len(plan), tuple(map(int, ends)), sum(map(len, target)) / len(plan))
+    return turn, len(plan), members
 
 
 def sorted_batches(source, target, begin: int, rows: int, shapes: int = 6):

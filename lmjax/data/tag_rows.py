@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmjax.data.batches import cut_lengths, drawn_from
+from lmjax.data.batches import cut_lengths, drawn_from, in_buckets
 from lmjax.data.tag_features import feature_list, feature_numbers
 from lmjax.data.tagged import Sentence, iobes
 from lmjax.errors import UserError
@@ -186,32 +186,20 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts=(1,
     ones. parts: numbers of devices and of micro-batches. once: bool [V], words that become unknown with probability
     `forget`, each time anew (Lample et al. 2016).
     """
-    lengths = given.sizes
-    ends = cut_lengths(lengths, shapes)
-    place = np.searchsorted(ends, lengths)
-    members = [np.flatnonzero(place == b) for b in range(len(ends))]
-    plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), batch)]
+    ends = cut_lengths(given.sizes, shapes)
+    turn, steps, members = in_buckets(given.sizes, ends, [batch] * len(ends), seed)
     room = [_room(given, who, batch, parts) for who in members]
-    known = {}  # the order of the last epoch asked for: only a memory of f(seed, epoch)
-
-    def order(epoch):
-        if epoch not in known:
-            known.clear()
-            rng = drawn_from(seed, epoch)
-            known[epoch] = [rng.permutation(who) for who in members], rng.permutation(len(plan))
-        return known[epoch]
 
     def at(step: int) -> dict:
-        shuffled, turns = order(step // len(plan))
-        b, first = plan[turns[step % len(plan)]]
-        made = padded(given, shuffled[b][first : first + batch], batch, int(ends[b]), parts, room[b])
+        b, who = turn(step)
+        made = padded(given, who, batch, int(ends[b]), parts, room[b])
         if forget and "words" in made:
             rng = drawn_from(seed + 1_000_003, step)
             gone = once[made["words"]] & (rng.random(made["words"].shape) < forget)
             made["words"] = np.where(gone, 0, made["words"])
         return made
 
-    return at, len(plan)
+    return at, steps
 
 
 def evaluation(given: TagRows, batch: int, budget: int = 16_384):

@@ -2,19 +2,15 @@
 
 from pathlib import Path
 
+from lmjax.run.pictures import canvas
+
 
 def draw(lines: list[dict], path: Path, title: str) -> Path | None:
     """Training and validation loss against the step, as a picture; None without the plot extra or a loss."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
     train, valid = _points(lines, "train"), _points(lines, "valid")
-    if not train and not valid:
+    figure = canvas(7, 4) if train or valid else None
+    if figure is None:
         return None
-    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if train:
         axes.plot(*zip(*train), color="#7a9cc6", linewidth=1, label="training")
