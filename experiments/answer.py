@@ -110,6 +110,7 @@ def main(config):
 
 
 def train(config):
+    from lmjax import param
     from lmjax.data import reading, tokenizers
     from lmjax.evaluate.spans import score
     from lmjax.run import answering
@@ -126,7 +127,7 @@ def train(config):
         model = sized(model, tokenizer.vocab)
         write(run.workdir / "network.json", to_json(model))
         kind = answering.family(model)
-        specs = begun(kind.params(model), weights)
+        specs = param.begin_with(kind.params(model), weights)
         cutter = kind.cutter(tokenizer)
 
         def cut(examples):
@@ -209,7 +210,7 @@ def evaluate(config):
     from lmjax.data import squad
     from lmjax.evaluate.spans import score
     from lmjax.run import answering, retrieval
-    from lmjax.run.workdir import write
+    from lmjax.run.output import written
 
     reader = trained(config)
     data = squad.load_squad(config.evaluate, config.data_dir or None)
@@ -222,7 +223,8 @@ def evaluate(config):
         said = {example.id: one.text for example, one in zip(data.examples, found)}
     report(score(said, answering.marked(data.examples)), data)
     if config.output:
-        write(Path(config.output).expanduser(), said)
+        with written(config.output) as out:
+            print(json.dumps(said, indent=1), file=out)
 
 
 def searcher(config, texts):
@@ -248,6 +250,7 @@ def ask(config):
     from lmjax.data import files
     from lmjax.data.text import decode
     from lmjax.run import retrieval
+    from lmjax.run.output import written
 
     if not config.documents or bool(config.question) == bool(config.questions):
         raise UserError("expected --documents=FOLDER with --question=... or --questions=FILE, one of the two")
@@ -265,17 +268,10 @@ def ask(config):
         if not found[0]:
             print("no answer: the texts hold no word")
         return
-    lines = "".join(
-        json.dumps({"question": question, "answers": [one._asdict() for one in some]}, ensure_ascii=False) + "\n"
-        for question, some in zip(questions, found)
-    )
-    if not config.output:
-        print(lines, end="")
-        return
-    try:
-        Path(config.output).expanduser().write_text(lines, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output={config.output} cannot be written ({error.strerror}): choose another file") from None
+    with written(config.output) as out:
+        for question, some in zip(questions, found):
+            line = {"question": question, "answers": [one._asdict() for one in some]}
+            print(json.dumps(line, ensure_ascii=False), file=out)
 
 
 def measure_recall(config):
@@ -318,9 +314,9 @@ def beginning(config, train):
             return config.model, words, {}
         from lmjax.interop import vectors
 
-        known = dict.fromkeys(word for word in vectors.read_vectors(config.vectors)[0] if word == word.lower())
-        words = replace(words, words=tuple(dict.fromkeys((*words.words, *known))))
-        table, count = vectors.table(config.vectors, words.words, config.seed)
+        known = vectors.read_vectors(config.vectors)
+        words = replace(words, words=tuple(dict.fromkeys((*words.words, *(w for w in known[0] if w == w.lower())))))
+        table, count = vectors.table(*known, words.words, config.seed)
         if table.shape[1] != config.model.embed:
             raise UserError(f"--vectors={config.vectors} has {table.shape[1]} numbers a word, and --model.embed is "
                             f"{config.model.embed}: set it so")  # fmt: skip
@@ -337,21 +333,6 @@ def beginning(config, train):
         raise UserError(f"--window={config.window} is more than the {model.context} positions of {config.start}: "
                         "lower it")  # fmt: skip
     return replace(model, dropout=config.dropout), tokenizer, {"bert": params["bert"]}
-
-
-def begun(specs, weights: dict):
-    """Parameters whose parts named in `weights` start as these."""
-    import jax
-    import jax.numpy as jnp
-
-    from lmjax.param import is_param
-
-    def start(spec, value):
-        return spec._replace(init=lambda key, shape, dtype: jnp.asarray(value, dtype))
-
-    return specs | {
-        name: jax.tree.map(start, specs[name], value, is_leaf=is_param) for name, value in weights.items()
-    }
 
 
 def show(examples, said, count: int = 4):

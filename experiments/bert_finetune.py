@@ -115,14 +115,11 @@ def main(config):
             return 100 * float(np.mean(np.equal(true, called)))
         return 100 * chunk_f1(*([[classes[tag] for tag in row] for row in part] for part in (true, called)))
 
-    def begin(seed: int, weights: dict):
-        params = param.init(specs, jax.random.key(seed))
-        return params | {name: weights[name] for name in params if name in weights}
-
     def tune(run, seed: int, rate: float, weights: dict) -> dict:
         """Trains once: the best epoch's figures."""
         at, per_epoch = rows.batches(train, config.batch, seed)
-        state = strategy.place(jax.jit(lambda: new_state(begin(seed, weights), tx))())
+        begun = param.begin_with(specs, weights)
+        state = strategy.place(jax.jit(lambda: new_state(param.init(begun, jax.random.key(seed)), tx))())
         key, best = jax.random.key(seed + 1_000_003), {"valid": -1.0}
         for i in range(steps):
             batch = at(i) | {"rate": np.full(config.batch, rate, np.float32)}
@@ -204,18 +201,17 @@ def read(config):
 
     if config.task == "tag":
         data = tagged.load_tagged(config.data, config.data_dir or None)
-        take, size, classes = lambda part, at: [part[i] for i in at], len(data.train), data.tags
-    else:
-        data = labelled.load_labelled(config.data, config.data_dir or None)
-        take, size, classes = lambda part, at: part.take(at), len(data.train.texts), data.classes
+        return tagged.splits(data), data.tags
+    data = labelled.load_labelled(config.data, config.data_dir or None)
+    size = len(data.train.texts)
     order, tenth = np.random.default_rng(0).permutation(size), size // 10
     if tenth < 1:
         raise UserError(f"{data.name} has {size} training examples: expected 10 or more")
     splits = {"valid": data.valid, "test": data.test}
     for name in splits:
         if splits[name] is None:
-            splits[name], order = take(data.train, order[:tenth]), order[tenth:]
-    return splits | {"train": take(data.train, order)}, classes
+            splits[name], order = data.train.take(order[:tenth]), order[tenth:]
+    return splits | {"train": data.train.take(order)}, data.classes
 
 
 def rows_of(config, part, classes, tokenizer):

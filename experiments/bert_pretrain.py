@@ -93,7 +93,10 @@ def main(config):
         if config.short:  # as the paper begins with 128 of 512 tokens: attention over few places is learnt sooner
             many, long_rows, steps = config.batch * model.context // config.short, rows, config.steps * 3 // 4
             short_rows = masked_pairs(found, tokenizer, many, config.short, config.seed)
-            rows = lambda step: short_rows(step) if step < steps else long_rows(step)  # noqa: E731
+
+            def rows(step):
+                return short_rows(step) if step < steps else long_rows(step)
+
         held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)
 
         def loss(params, batch, key, carry):

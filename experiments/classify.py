@@ -155,6 +155,7 @@ def once(run, data, n: int):
     """Trains and tests once, the run's `n`th: (metrics, outcome)."""
     import numpy as np
 
+    from lmjax import param
     from lmjax.data import rows
     from lmjax.evaluate import classification as figures
     from lmjax.run import classifying
@@ -170,15 +171,12 @@ def once(run, data, n: int):
     train, valid, test = (
         classifying.read(reading, splits[name].texts, splits[name].labels) for name in ("train", "valid", "test")
     )
-    specs = family.params(model, len(data.classes))
+    specs = param.begin_with(family.params(model, len(data.classes)), weights)
     batch, per_epoch = rows.batches(train, config.batch, config.seed)
     steps = config.epochs * per_epoch
 
     def loss(params, batch, key, carry):
         return family.loss(params, model, batch, key, carry)
-
-    def begin(params):
-        return params | {name: weights[name] for name in params if name in weights}
 
     def say(params, part):
         return classifying.probabilities(config.network, params, model, part, check=run.check)
@@ -199,7 +197,6 @@ def once(run, data, n: int):
     outcome = fit(
         run,
         specs=specs,
-        begin=begin,
         loss=loss,
         tx=tx,
         accumulate=config.accumulate,
@@ -278,9 +275,9 @@ def beginning(config, folder, texts):
     model = sized(config.cnn if config.network == "cnn" else config.lstm, tokenizer.vocab)
     weights = {}
     if config.vectors:
-        from lmjax.interop.vectors import table
+        from lmjax.interop.vectors import read_vectors, table
 
-        weights["embed"], count = table(config.vectors, tokenizer.words, config.seed)
+        weights["embed"], count = table(*read_vectors(config.vectors), tokenizer.words, config.seed)
         model = replace(model, embed=weights["embed"].shape[1])
         print(f"{count:,} of {len(tokenizer.words):,} words have a vector in {config.vectors}", flush=True)
     return model, classifying.Reading(tokenizer, config.words, config.lower, config.longest), weights

@@ -45,6 +45,7 @@ def main(config):
     from lmjax.data.labelled import load_labelled
     from lmjax.evaluate.choices import score_choices
     from lmjax.run import models
+    from lmjax.run.pictures import accuracy_curves
     from lmjax.run.training import fresh
     from lmjax.run.workdir import workdir, write
 
@@ -102,33 +103,12 @@ def main(config):
                 f"{name.removeprefix('accuracy_')} {np.mean(values):5.1f} ± {np.std(values):.1f}"
                 for name, values in lines[-1].items() if name != "K"), flush=True)  # fmt: skip
         write(folder / "fewshot.json", {"data": config.data, "largest_class": largest, "lines": lines})
-        drawn = draw_curves(lines, largest, folder / "fewshot.png", f"{config.model} on {config.data}")
+        kinds = {"generated": "accuracy_generated", "calibrated": "accuracy_calibrated", "likelihood": "accuracy"}
+        drawn = accuracy_curves(
+            {kind: [line[name] for line in lines] for kind, name in kinds.items()}, config.shots, largest,
+            folder / "fewshot.png", "demonstrations K", f"{config.model} on {config.data}",
+        )  # fmt: skip
         print(f"{folder / 'fewshot.json'}" + (f", {drawn}" if drawn else ""), flush=True)
-
-
-def draw_curves(lines, largest: float, path, title: str):
-    """Accuracy against K as a picture; None without the plot extra."""
-    import numpy as np
-
-    from lmjax.run.pictures import canvas
-
-    figure = canvas(6, 4)
-    if figure is None:
-        return None
-    axes, shots = figure.add_subplot(), [line["K"] for line in lines]
-    kinds = {"accuracy_generated": ("generated", "#7a7a7a"), "accuracy_calibrated": ("calibrated", "#2e6f9e"),
-             "accuracy": ("likelihood", "#c1440e")}  # fmt: skip
-    for place, (name, (label, color)) in enumerate(kinds.items(), -1):
-        mean, spread = ([f(line[name]) for line in lines] for f in (np.mean, np.std))
-        at = np.arange(len(shots)) + 0.06 * place  # side by side, where they agree
-        axes.errorbar(at, mean, spread, color=color, marker="o", markersize=4, capsize=3, label=label)
-    axes.axhline(largest, color="#aaaaaa", linestyle=":", label="largest class")
-    axes.set(xlabel="demonstrations K", ylabel="accuracy, %", title=title)
-    axes.set_xticks(range(len(shots)), shots)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path)
-    return path
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Config:
 
 def main(config):
     from lmjax.data.labelled import load_labelled
+    from lmjax.run.pictures import accuracy_curves
     from lmjax.run.training import fresh
     from lmjax.run.workdir import workdir, write
 
@@ -75,7 +76,7 @@ def main(config):
                 print(f"{name:8} {size:6,} examples  {np.mean(found):6.2f} ± {np.std(found):.2f}", flush=True)
         shown = {"data": config.data, "sizes": config.sizes, "largest_class": largest, "accuracy": table}
         write(folder / "curves.json", shown)
-        drawn = picture(table, config.sizes, largest, folder / "curves.png", config.data)
+        drawn = accuracy_curves(table, config.sizes, largest, folder / "curves.png", "examples", config.data)
         print(f"{folder / 'curves.json'}" + (f", {drawn}" if drawn else ""), flush=True)
 
 
@@ -163,7 +164,7 @@ def learner(config, kind: str, model, reading, rate: float, weights: dict, train
     from lmjax.train.step import make_step
 
     family = classifying.FAMILIES[kind]
-    specs = family.params(model, classes)
+    specs = param.begin_with(family.params(model, classes), weights)
     part, test_rows = (classifying.read(reading, some.texts, some.labels) for some in (train, test))
     strategy = parallel.local()
     # The rate comes with the batches, so that one program serves every number of steps.
@@ -176,8 +177,6 @@ def learner(config, kind: str, model, reading, rate: float, weights: dict, train
         batch, per_epoch = rows.batches(part.take(at), config.batch, seed)
         steps = max(config.steps, config.epochs * per_epoch)
         params = param.init(specs, jax.random.key(seed))
-        # Copies: a step gives up the state it was handed.
-        params |= {name: jax.tree.map(jax.numpy.array, weights[name]) for name in params if name in weights}
         state, key = strategy.place(new_state(params, tx)), jax.random.key(seed)
         schedule = optim.warmup_cosine(rate, steps, steps // 10)
         rates = np.asarray(jax.vmap(schedule)(np.arange(steps)), np.float32)
@@ -187,30 +186,6 @@ def learner(config, kind: str, model, reading, rate: float, weights: dict, train
         return classifying.probabilities(kind, state.params, model, test_rows).argmax(1)
 
     return learn
-
-
-def picture(table: dict, sizes, largest: float, path, title: str):
-    """Accuracy against the number of examples; None without the plot extra."""
-    from lmjax.run.pictures import canvas
-
-    figure = canvas(6, 4)
-    if figure is None:
-        return None
-    axes = figure.add_subplot()
-    colors = {"nbsvm": "#7a7a7a", "lstm": "#2e6f9e", "frozen": "#5a9e4b", "tuned": "#c1440e"}
-    for n, (name, values) in enumerate(table.items()):
-        at = np.array(sizes) * 1.03 ** (n - 1.5)  # side by side, where they agree
-        mean, spread = ([f(one) for one in values] for f in (np.mean, np.std))
-        axes.errorbar(at, mean, spread, color=colors[name], marker="o", markersize=4, capsize=3, label=name)
-    axes.axhline(largest, color="#aaaaaa", linestyle=":", label="largest class")
-    axes.set_xscale("log")
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.minorticks_off()
-    axes.set(xlabel="examples", ylabel="accuracy, %", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path)
-    return path
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Config:
 def main(config):
     if bool(config.workdir) == bool(config.model):
         raise UserError("expected one of --workdir, the folder of a run such as runs/classify/001, and --model")
+    from lmjax.run.output import written
+
     name = config.input or "standard input"
     predict = predictor(config)
     with written(config.output) as out:
@@ -197,19 +199,6 @@ def opened(path: str):
     from lmjax.data import files
 
     return files.opened(path, "lines to predict") if path else contextlib.nullcontext(sys.stdin.buffer)
-
-
-def written(path: str):
-    """Where the answers go, as a context. UserError where the file cannot be written."""
-    import contextlib
-    from pathlib import Path
-
-    if not path:
-        return contextlib.nullcontext(sys.stdout)
-    try:
-        return open(Path(path).expanduser(), "w", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output={path} cannot be written ({error.strerror}): choose another file") from None
 
 
 def chunks(path: str, count: int, name: str):

@@ -143,7 +143,7 @@ def main(config):
 
 def chosen(config, outcome) -> str:
     """How what is not the preset's was chosen, for the record."""
-    best = max(range(len(outcome.history)), key=lambda n: -outcome.history[n]["loss"], default=None)
+    best = min(range(len(outcome.history)), key=lambda n: outcome.history[n]["loss"], default=None)
     if config.network == "hmm":
         notes = "settings chosen on validation sentences"
     elif config.whole:
@@ -202,7 +202,7 @@ def train(run, splits, scheme: str):
     specs = family.params(model)
     if vectors is not None:
         specs = specs | {"words": tagging.begun(specs["words"], known.words, words, vectors)}
-        run.say(f"{sum(word in set(words) for word in known.words):,} of {len(known.words):,} words have a vector")
+        run.say(f"{len(set(words).intersection(known.words)):,} of {len(known.words):,} words have a vector")
     rows = tag_rows.rows(tag_rows.split_long(given, config.longest), known)
     valid = tag_rows.rows(splits["valid"], known)
     devices = jax.device_count() if config.strategy in ("auto", "pmap") else 1

@@ -26,11 +26,10 @@ class Config:
 
 
 def main(config):
-    from pathlib import Path
-
     from lmjax.data import files
     from lmjax.data.text import decode
     from lmjax.run import translating
+    from lmjax.run.output import written
 
     if not config.workdir:
         raise UserError("no --workdir: give the folder of a run, such as --workdir=runs/translate_multi30k/001")
@@ -42,14 +41,9 @@ def main(config):
     translator = translating.load(config.workdir, config.checkpoint)
     lines = [translator.tokens(line) for line in lines]
     settings = {"width": config.beam, "alpha": config.alpha, "offset": config.offset}
-    said = "\n".join(translating.translate(translator, lines, **settings))
-    if not config.output:
-        print(said)
-        return
-    try:
-        Path(config.output).expanduser().write_text(said + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--output={config.output} cannot be written ({error.strerror}): choose another file") from None
+    said = translating.translate(translator, lines, **settings)
+    with written(config.output) as out:
+        print("\n".join(said), file=out)
 
 
 if __name__ == "__main__":

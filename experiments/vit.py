@@ -126,17 +126,15 @@ def draw(test, called, seen, count: int, path):
     None without the plot extra."""
     import numpy as np
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
+    from lmjax.run.pictures import canvas
+
     wrong = np.flatnonzero(called != test.labels)[: count // 2]
     first = np.setdiff1d(np.arange(len(test)), wrong)[: count - len(wrong)]
     columns, size = 6, test.pixels.shape[1:]
     rows = -(-count // columns)
-    figure = Figure(figsize=(1.5 * columns, 3.3 * rows), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(1.5 * columns, 3.3 * rows, dpi=110)
+    if figure is None:
+        return None
     grid = figure.subplots(2 * rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")

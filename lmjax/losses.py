@@ -30,6 +30,18 @@ def choice(logits, labels, weights, carry):
     return total, (weight, {"accuracy": right(logits, labels, weights)}, carry)
 
 
+def span(scores, targets, weights, carry):
+    """What a reader's loss gives, the mean of the first and the last place's: (sum, (weight, {"exact_match": weighted
+    count of the rows right in both}, carry)).
+
+    scores, targets: of the first and of the last, [B,T] and int [B]. weights [B] or None: all count alike.
+    """
+    weights = jnp.ones(targets[0].shape) if weights is None else weights
+    (first, weight), (last, _) = (cross_entropy(s, t, weights) for s, t in zip(scores, targets, strict=True))
+    exact = (scores[0].argmax(-1) == targets[0]) & (scores[1].argmax(-1) == targets[1])
+    return (first + last) / 2, (weight, {"exact_match": (weights * exact).sum()}, carry)
+
+
 def right(logits, labels, weights):
     """The weights of the labels [...] that are the largest of their logits [...,K], summed."""
     return (weights * (logits.argmax(-1) == labels)).sum()

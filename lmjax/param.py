@@ -41,6 +41,15 @@ def init(specs, key, dtype=jnp.float32):
     return map_params(one, specs)
 
 
+def begin_with(specs, weights: dict):
+    """The tree whose parts named in `weights` are filled with these trees of arrays, the others as they were."""
+
+    def given(spec, value):
+        return spec._replace(init=lambda key, shape, dtype: jnp.array(value, dtype))
+
+    return specs | {name: jax.tree.map(given, specs[name], tree, is_leaf=is_param) for name, tree in weights.items()}
+
+
 def shapes(specs, dtype=jnp.float32):
     """ShapeDtypeStructs for a tree of Param: a paper-size model without its memory."""
     return map_params(lambda _, spec: jax.ShapeDtypeStruct(spec.shape, dtype), specs)

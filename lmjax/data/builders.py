@@ -73,10 +73,15 @@ def read(spec: str, data_dir=None) -> dict[str, str]:
     """{"train", "valid", "test": text} of a TFDS set, as far as it has them. spec: "NAME[/CONFIG][:FEATURE]"."""
     name, _, feature = spec.partition(":")
     builder = prepared(name, data_dir)
+    return {part: "".join(line if line.endswith("\n") else line + "\n" for line in _texts(builder, split, feature))
+            for part, split in _splits(builder).items()}  # fmt: skip
+
+
+def _splits(builder) -> dict[str, str]:
+    """What the set calls its "train", "valid" and "test", as far as it has them."""
     splits = list(builder.info.splits)
     valid = next((split for split in ("validation", "valid", "dev") if split in splits), None)
-    return {part: "".join(line if line.endswith("\n") else line + "\n" for line in _texts(builder, split, feature))
-            for part, split in (("train", "train"), ("valid", valid), ("test", "test")) if split in splits}
+    return {part: split for part, split in (("train", "train"), ("valid", valid), ("test", "test")) if split in splits}
 
 
 def tfds_texts(name: str, split: str, feature: str = "", data_dir=None) -> list[str]:
@@ -85,18 +90,28 @@ def tfds_texts(name: str, split: str, feature: str = "", data_dir=None) -> list[
 
 
 def _texts(builder, split, feature):
+    feature = _text_feature(builder, feature)
+    return [example[feature].decode() for example in _examples(builder, split)]
+
+
+def _text_feature(builder, feature: str) -> str:
     features = builder.info.features
     texts = sorted(key for key, value in features.items() if isinstance(value, tfds.features.Text))
     feature = feature or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
     if feature not in texts:
         found = f"add one of {', '.join(texts)} after a colon" if texts else "it has no text"
         raise UserError(f"tfds:{builder.name} has no text feature {feature or 'to choose by itself'}; {found}")
+    return feature
+
+
+def _examples(builder, split):
     if split not in builder.info.splits:
         raise UserError(f"tfds:{builder.name} has no split {split}: expected one of {', '.join(builder.info.splits)}")
     with _one_line(builder.name):
         source = builder.as_data_source(split)
         pieces = [range(first, min(first + 10_000, len(source))) for first in range(0, len(source), 10_000)]
-        return [example[feature].decode() for piece in pieces for example in source.__getitems__(piece)]
+        for piece in pieces:
+            yield from source.__getitems__(piece)
 
 
 def labelled(spec: str, data_dir=None) -> dict[str, list[tuple[int, str, str]]]:
@@ -107,16 +122,10 @@ def labelled(spec: str, data_dir=None) -> dict[str, list[tuple[int, str, str]]]:
     classes = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.ClassLabel)]
     if len(classes) != 1:
         raise UserError(f"tfds:{name} has {len(classes)} features that are a class: expected one; use another set")
-    kind, splits = builder.info.features[classes[0]], list(builder.info.splits)
-    valid = next((split for split in ("validation", "valid", "dev") if split in splits), None)
-    found = {}
-    for part, split in (("train", "train"), ("valid", valid), ("test", "test")):
-        if split in splits:
-            texts = _texts(builder, split, feature)
-            source = builder.as_data_source(split)
-            labels = [kind.int2str(int(example[classes[0]])) for example in source.__getitems__(range(len(source)))]
-            found[part] = [(n, label, " ".join(text.split())) for n, (label, text) in enumerate(zip(labels, texts), 1)]
-    return found
+    kind, feature = builder.info.features[classes[0]], _text_feature(builder, feature)
+    return {part: [(n, kind.int2str(int(one[classes[0]])), " ".join(one[feature].decode().split()))
+                   for n, one in enumerate(_examples(builder, split), 1)]
+            for part, split in _splits(builder).items()}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ import numpy as np
 
 from lmjax.data import files
 from lmjax.data.files import File, Source
-from lmjax.data.labelled_files import read_labelled, read_lines, read_trees
-from lmjax.data.text import decode, pydoc, split_files
+from lmjax.data.labelled_files import read_labelled, read_trees
+from lmjax.data.text import decode, pydoc_topics, split_files
 from lmjax.errors import UserError
 
 # One file a review in the archive of its homepage; here a line each: label (1 pos, 0 neg), stars, number, text.
@@ -207,7 +207,7 @@ def _official(source: Source, data_dir) -> dict:
             lines = [line.rpartition("\t") for line in decode(content, name).rstrip("\n").split("\n")]
             found[split] = [(n, THUC_CLASSES[int(label)], text) for n, (text, _, label) in enumerate(lines, 1)]
         else:
-            found[split] = read_labelled(content, name) if source is CHN else read_lines(decode(content, name), name)
+            found[split] = read_labelled(content, name)
     return found
 
 
@@ -220,11 +220,8 @@ def _phrases(name: str, content: dict[str, bytes]) -> dict:
 
 def _chapters() -> list[tuple[int, str, str]]:
     """Paragraphs of eight words or more of the longest chapters, each marked by its chapter."""
-    from pydoc_data.topics import topics
-
-    pydoc()  # says so where this Python carries none
-    parts = {name: [" ".join(part.split()) for part in re.split(r"\n\s*\n", topics[name]) if len(part.split()) >= 8]
-             for name in sorted(topics)}  # fmt: skip
+    parts = {name: [" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if len(part.split()) >= 8]
+             for name, text in pydoc_topics().items()}  # fmt: skip
     longest = sorted(parts, key=lambda name: (-len(parts[name]), name))[:CHAPTERS]
     return [(n, name, part) for name in sorted(longest) for n, part in enumerate(parts[name], 1)]
 

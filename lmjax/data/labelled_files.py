@@ -48,7 +48,7 @@ def read_lines(text: str, name) -> list[tuple[int, str, str]]:
 
 def read_table(reader, name) -> list[tuple[int, str, str]]:
     """Rows of a csv.reader."""
-    lines, header, width = [], None, 0
+    lines, width, at, text = [], 0, 0, None  # the columns of the label and, where one is named so, of the text
     try:
         for row in reader:
             if not any(cell.strip() for cell in row):
@@ -57,13 +57,12 @@ def read_table(reader, name) -> list[tuple[int, str, str]]:
                 width = len(row)
                 names = [cell.strip().lower() for cell in row]
                 if "label" in names:
-                    header = names
+                    at = names.index("label")
+                    text = names.index("text") if "text" in names else None
                     continue
             if len(row) != width or width < 2:
                 raise UserError(f"{name}, line {reader.line_num:,} has {len(row)} columns: expected "
                                 f"{f'{width}, as the first line' if width > 1 else 'a label and a text'}")  # fmt: skip
-            at = header.index("label") if header else 0
-            text = header.index("text") if header and "text" in header else None
             label = row[at].strip()
             if not label:
                 raise UserError(f"{name}, line {reader.line_num:,} has an empty label: give one, or leave the line out")

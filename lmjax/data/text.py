@@ -57,12 +57,17 @@ def pydoc() -> str:
 
     One text per Python version: its topics in the order of their names.
     """
+    return "\n".join(text.strip("\n") + "\n" for text in pydoc_topics().values())
+
+
+def pydoc_topics() -> dict[str, str]:
+    """The embedded corpus by its topics, in the order of their names. UserError where this Python carries none."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
         raise UserError("this Python carries no pydoc_data: install its standard library whole, "
                         "or give a text file as --data=PATH") from None
-    return "\n".join(topics[name].strip("\n") + "\n" for name in sorted(topics))
+    return {name: topics[name] for name in sorted(topics)}
 
 
 def decode(content: bytes, name) -> str:

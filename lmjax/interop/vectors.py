@@ -40,12 +40,11 @@ def read_vectors(path, limit: int = 0) -> tuple[list[str], np.ndarray]:
         return _collect(path, records, kind, limit)
 
 
-def table(path, words: Sequence[str], seed: int = 0) -> tuple[np.ndarray, int]:
-    """(float32 [V,D], how many of them were found): the vectors of `words` in a file of `read_vectors`.
+def table(known: Sequence[str], vectors, words: Sequence[str], seed: int = 0) -> tuple[np.ndarray, int]:
+    """(float32 [V,D], how many of them were found): the vectors of `words`, from those of `read_vectors`.
 
-    A word that it lacks gets a random one, uniform and as wide as the file's are (Kim 2014, section 4.2).
+    A word that these lack gets a random one, uniform and as wide as they are (Kim 2014, section 4.2).
     """
-    known, vectors = read_vectors(path)
     place = {word: n for n, word in enumerate(known)}
     limit = np.sqrt(3 * vectors.var())
     found = np.random.default_rng(seed).uniform(-limit, limit, (len(words), vectors.shape[1])).astype(np.float32)

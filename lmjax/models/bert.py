@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.errors import UserError
-from lmjax.losses import choice, cross_entropy, linear_cross_entropy, right
+from lmjax.losses import choice, cross_entropy, linear_cross_entropy, right, span
 from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
 from lmjax.nn.attention import NEVER, attention
 from lmjax.nn.dropout import dropout, fold
@@ -205,8 +205,4 @@ def tag_loss(params, config, batch, key, carry):
 
 def span_loss(params, config, batch, key, carry):
     """The mean of the first and the last token's loss. `batch`: as of `encode`, start and end int [B], weights [B]."""
-    scores, targets = spans(params, config, batch, key), (batch["start"], batch["end"])
-    weights = batch.get("weights", jnp.ones(len(batch["start"])))
-    parts = [cross_entropy(logits, target, weights) for logits, target in zip(scores, targets, strict=True)]
-    exact = (scores[0].argmax(-1) == targets[0]) & (scores[1].argmax(-1) == targets[1])
-    return sum(total for total, _ in parts) / 2, (parts[0][1], {"exact_match": (weights * exact).sum()}, carry)
+    return span(spans(params, config, batch, key), (batch["start"], batch["end"]), batch.get("weights"), carry)

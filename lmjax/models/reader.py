@@ -19,7 +19,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lmjax.losses import cross_entropy
+from lmjax.losses import span
 from lmjax.nn.attention import NEVER
 from lmjax.nn.dropout import dropout, fold, keeps, never
 from lmjax.nn.linear import embedding, linear, linear_params
@@ -144,8 +144,4 @@ def reader(params, config, batch, key=None):
 
 def reader_loss(params, config, batch, key, carry):
     """The mean of the first and the last place's loss: (sum, (weight, metrics as sums, carry)), as bert.span_loss."""
-    scores, targets = reader(params, config, batch, key), (batch["start"], batch["end"])
-    parts = [cross_entropy(logits, target, batch["weights"]) for logits, target in zip(scores, targets)]
-    right = (scores[0].argmax(-1) == targets[0]) & (scores[1].argmax(-1) == targets[1])
-    metrics = {"exact_match": (batch["weights"] * right).sum()}
-    return sum(total for total, _ in parts) / 2, (parts[0][1], metrics, carry)
+    return span(reader(params, config, batch, key), (batch["start"], batch["end"]), batch["weights"], carry)

@@ -14,7 +14,7 @@ from lmjax.data import reading, tokenizers
 from lmjax.data.squad import Example
 from lmjax.errors import UserError
 from lmjax.evaluate.spans import best_spans
-from lmjax.losses import cross_entropy
+from lmjax.losses import span
 from lmjax.models import bert, reader
 from lmjax.nn.attention import NEVER
 from lmjax.run.settings import from_json
@@ -67,8 +67,8 @@ def look(params, model, batch, longest: int, count: int):
     """The best stretches of a batch, the score of "not here" [B], and the loss and weight summed over it."""
     start, end = family(model).scores(params, model, batch)
     best = best_spans(start, end, batch["context"], batch["mine"], longest, count)
-    parts = [cross_entropy(s, batch[name], batch["weights"]) for s, name in ((start, "start"), (end, "end"))]
-    return best, start[:, 0] + end[:, 0], sum(total for total, _ in parts) / 2, parts[0][1]
+    total, (weight, *_) = span((start, end), (batch["start"], batch["end"]), batch["weights"], ())
+    return best, start[:, 0] + end[:, 0], total, weight
 
 
 class Looked(NamedTuple):

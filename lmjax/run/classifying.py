@@ -71,9 +71,8 @@ def read(reading: Reading, texts: Sequence[str], labels=None) -> rows.Rows:
     labels = np.full(len(texts), -1) if labels is None else labels
     if reading.words == "pieces":
         return rows.classified(texts, labels, reading.tokenizer, reading.longest)
-    ids = reading.tokenizer._ids
     cut = bow.tokenize(texts, reading.words, reading.lower)
-    tokens = [np.array([ids.get(word, 0) for word in text[: reading.longest]], np.int32) for text in cut]
+    tokens = [reading.tokenizer.encode(" ".join(text[: reading.longest])) for text in cut]
     return rows.Rows(tokens, np.asarray(labels, np.int32), 0)
 
 

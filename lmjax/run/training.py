@@ -80,12 +80,15 @@ def fresh(experiment: str) -> Path:
             return folder
 
 
-def finish(session: Session, presets: dict, outcome, metrics: dict, published=None, notes="", seeds=None, free=()):
+def finish(
+    session: Session, presets: dict, outcome: Outcome, metrics: dict, published: dict | None = None, notes="",
+    seeds=None, free=(),
+):  # fmt: skip
     """Writes result.json and prints each metric beside the published one.
 
     metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source,
     mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran and those
-    named in `free`, is a partial one. outcome: an Outcome.
+    named in `free`, is a partial one.
     """
     config = session.config
     own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
@@ -109,7 +112,6 @@ def fit(
     session: Session,
     *,
     specs,
-    begin=lambda params: params,
     loss=None,
     tx,
     step=None,
@@ -129,7 +131,6 @@ def fit(
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
-    begin(params): what the run's initial weights become before the first step, such as those of another run.
     loss, tx, accumulate, clip, averaging, learning_rate, update_scale: see train/step.py. step: a step of one's own in
     place of what make_step makes of these; tx.init then gives what stands in state.opt.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data. rank(its metrics): the
@@ -139,19 +140,16 @@ def fit(
     strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
     key, weights_key = jax.random.split(jax.random.key(config.seed))
 
-    def drawn():
-        return param.init(specs, weights_key)
-
-    def first(params):
-        return new_state(params, tx, carry, averaging)
+    def start_anew():
+        return new_state(param.init(specs, weights_key), tx, carry, averaging)
 
     checkpoints = Checkpoints(session.workdir / "checkpoints", keep=config.keep, best="min")
-    like = jax.eval_shape(lambda: first(drawn()))
+    like = jax.eval_shape(start_anew)
     if config.dry_run:  # shapes alone, so that a model larger than this machine can be planned
         begun, start, state, meta = None, 0, strategy.plan(like), {}
     else:
         begun = checkpoints.restore(like)
-        start, state, meta = begun or (0, jax.jit(first)(begin(jax.jit(drawn)())), {})
+        start, state, meta = begun or (0, jax.jit(start_anew)(), {})
     if start > steps:
         raise UserError(
             f"{session.workdir} was trained for {start} steps, {steps} are asked for: choose another --workdir"
@@ -163,7 +161,7 @@ def fit(
         learning_rate=learning_rate, update_scale=update_scale,
     )  # fmt: skip
     began = time.perf_counter()
-    train_step, first_batch = strategy.compile(step), strategy.batch(batch(start))
+    train_step, first = strategy.compile(step), strategy.batch(batch(start))
     programs, taken = {}, []
 
     def program(batch):
@@ -174,7 +172,7 @@ def fit(
             programs[shape] = train_step.lower(state, batch, key).compile(), work
         return programs[shape]
 
-    compiled, work = program(first_batch)
+    compiled, work = program(first)
     seconds = time.perf_counter() - began
     session.say(preflight.preflight(compiled, param.count(specs), strategy.devices, strategy.name, seconds, work))
     if config.dry_run:

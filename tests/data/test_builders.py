@@ -10,6 +10,7 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow_datasets as tfds
 
 from lmjax.data import builders, files
+from lmjax.data.labelled import load_labelled
 from lmjax.data.text import load_text
 from lmjax.errors import UserError
 
@@ -158,3 +159,13 @@ def test_a_builder_that_fails_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(builders, "_reachable", lambda builder, nowhere: None)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fails)
     refused("tfds:imdb_reviews", "imdb_reviews cannot be used", "ModuleNotFoundError", "No module named 'tensorflow'")
+
+
+def test_texts_with_their_class_are_read_of_a_catalogue_set(tmp_path):
+    prepare(tmp_path)
+    data = load_labelled("tfds:pairs/small:title", tmp_path)
+    assert (data.classes, data.valid) == (("0", "1"), None)
+    assert data.train.texts == [f"title {n}" for n in range(9)]
+    assert data.test.labels.tolist() == [0, 1]
+    with pytest.raises(UserError, match="body, title after a colon"):
+        load_labelled("tfds:pairs/small", tmp_path)

@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmjax.errors import UserError
@@ -14,6 +15,7 @@ from lmjax.run import flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import classify
+import learning_curves
 import predict
 
 WORDS = {"animal": ["cat", "dog", "cow"], "food": ["rice", "bread", "fish"], "": ["the", "eats", "sees", "a"]}
@@ -135,3 +137,20 @@ def test_prediction_says_what_is_wrong(data, folds, tmp_path):
     damaged = json.loads((data / "cnn/run-0/classifier.json").read_text()) | {"kind": "os.system"}
     (tmp_path / "classifier.json").write_text(json.dumps(damaged))
     assert "classifier.json is damaged" in refused(f"--workdir={tmp_path}")
+
+
+def test_learning_curves_draw_the_classes_in_turn_and_keep_a_table(data, tmp_path):
+    labels = np.array([0] * 90 + [1] * 10)
+    at = learning_curves.draw(labels, 8, 0)
+    assert np.bincount(labels[at]).tolist() == [4, 4]
+    assert np.bincount(labels[learning_curves.draw(labels, 30, 0)]).tolist() == [20, 10]
+    assert not np.array_equal(at, learning_curves.draw(labels, 8, 1))
+    config = flags.parse(learning_curves.Config, argv=[
+        "", f"--data={data / 'all.csv'}", f"--workdir={tmp_path / 'curves'}", "--models=nbsvm",
+        "--sizes=10,100", "--seeds=2",
+    ])  # fmt: skip
+    learning_curves.main(config)
+    kept = json.loads((tmp_path / "curves/curves.json").read_text())
+    assert np.shape(kept["accuracy"]["nbsvm"]) == (2, 2)
+    assert np.mean(kept["accuracy"]["nbsvm"][1]) > 95  # every word that tells a class is seen in a hundred texts
+    assert (tmp_path / "curves/curves.png").stat().st_size > 1000

@@ -172,8 +172,8 @@ def test_gensim_reads_ours_and_we_gensims(tmp_path, form):
 def test_a_table_for_ones_own_words(tmp_path):
     known = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     write_vectors(tmp_path / "v.txt", [f"w{n}" for n in range(40)], known, "word2vec")
-    found, count = table(tmp_path / "v.txt", ["<unk>", "w7", "other", "w0"])
+    found, count = table(*read_vectors(tmp_path / "v.txt"), ["<unk>", "w7", "other", "w0"])
     assert count == 2
     np.testing.assert_allclose(found[[1, 3]], known[[7, 0]], rtol=1e-5)
-    wide, _ = table(tmp_path / "v.txt", [f"x{n}" for n in range(2000)])
+    wide, _ = table(*read_vectors(tmp_path / "v.txt"), [f"x{n}" for n in range(2000)])
     assert wide.std() == pytest.approx(known.std(), rel=0.05)

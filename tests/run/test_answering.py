@@ -228,7 +228,7 @@ def test_the_reader_starts_from_a_files_vectors_and_knows_their_words(tmp_path):
     (lives, zebra) = words.encode("lives zebra")
     assert weights["words"][[lives, zebra]].tolist() == [[1, 2], [3, 4]]
     assert "CAPITAL" not in words.words
-    specs = answer.begun(reader.reader_params(config.Reader(vocab=words.vocab, embed=2)), weights)
+    specs = param.begin_with(reader.reader_params(config.Reader(vocab=words.vocab, embed=2)), weights)
     np.testing.assert_array_equal(specs["words"].init(None, None, np.float32), weights["words"])
     with pytest.raises(ValueError, match=r"has 2 numbers a word, and --model\.embed is 100"):
         answer.beginning(answer.Config(vectors=str(tmp_path / "v.txt")), FACTS)
