@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lmjax.config import Tagger, setting
 from lmjax.run import flags
-from lmjax.run.versus import Versus, alternate
+from lmjax.run.versus import Versus, alternate, seconds_a_pass
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,6 @@ def spelt_out(batch) -> dict:
 
 
 def train(config, model, known, batches) -> float:
-    import statistics
-    import time
-
     import jax
 
     from lmjax import param
@@ -80,14 +77,10 @@ def train(config, model, known, batches) -> float:
 
     step = strategy.compile(make_step(loss, tx, clip=5.0))
     state = strategy.place(new_state(param.init(tagger.tagger_params(model), key), tx))
-    seconds = []
-    for _ in range(config.runs + 1):
-        began = time.perf_counter()
-        for batch in batches:
-            state, metrics = step(state, strategy.batch(batch), key)
-            float(metrics["loss"])
-        seconds.append(time.perf_counter() - began)
-    return sum(int(batch["seen"][:, 0].sum()) for batch in batches) / statistics.median(seconds[1:])
+    seconds = seconds_a_pass(
+        lambda state, batch, key: step(state, strategy.batch(batch), key), state, batches, key, config.runs
+    )
+    return sum(int(batch["seen"][:, 0].sum()) for batch in batches) / seconds
 
 
 if __name__ == "__main__":

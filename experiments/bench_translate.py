@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lmjax.config import Seq2Seq, setting
 from lmjax.run import flags
-from lmjax.run.versus import Versus, alternate
+from lmjax.run.versus import Versus, alternate, seconds_a_pass
 
 TINY = Seq2Seq(layers=4, heads=4, dim=128, hidden=256, shared=True, dropout=0.3, dropout_attention=0.3,
                dropout_hidden=0.3)  # fmt: skip
@@ -66,9 +66,6 @@ def sized(config):
 
 
 def train(config, batches) -> float:
-    import statistics
-    import time
-
     import jax
 
     from lmjax import param
@@ -80,14 +77,10 @@ def train(config, batches) -> float:
     model, key, tx, strategy = sized(config), jax.random.key(0), optim.adamw(1e-3, b2=0.98), parallel.local()
     step = strategy.compile(make_step(lambda p, *given: seq2seq_loss(p, model, *given, smoothing=0.1), tx))
     state = strategy.place(new_state(param.init(seq2seq_params(model), key), tx))
-    seconds = []
-    for _ in range(config.runs + 1):
-        began = time.perf_counter()
-        for batch in batches:
-            state, metrics = step(state, strategy.batch(batch), key)
-            float(metrics["loss"])
-        seconds.append(time.perf_counter() - began)
-    return sum(float(batch["weights"].sum()) for batch in batches) / statistics.median(seconds[1:])
+    seconds = seconds_a_pass(
+        lambda state, batch, key: step(state, strategy.batch(batch), key), state, batches, key, config.runs
+    )
+    return sum(float(batch["weights"].sum()) for batch in batches) / seconds
 
 
 def search(config) -> float:

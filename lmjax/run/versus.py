@@ -66,6 +66,19 @@ def seconds_a_step(step, state, batch, key, steps: int) -> float:
     return statistics.median(times[3:])
 
 
+def seconds_a_pass(step, state, batches, key, runs: int) -> float:
+    """The median time of `runs` passes over batches of several shapes, each step waited for, after one that does not
+    count. step: as of seconds_a_step."""
+    times = []
+    for _ in range(1 + runs):
+        began = time.perf_counter()
+        for batch in batches:
+            state, metrics = step(state, batch, key)
+            float(metrics["loss"])
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
 def run_peer(config: Versus, flags: list[str], figure: str = "tokens_per_s") -> float:
     """A figure of one run of the peer. Its environment has none of our settings."""
     if not Path(config.peer).is_file():
