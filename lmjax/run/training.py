@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lmjax.run.log import Log
 from lmjax.run.options import Run
 from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, workdir, write
+from lmjax.train import lanes as several
 from lmjax.train import loop, parallel
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
@@ -128,6 +130,7 @@ def fit(
     update_scale=None,
     decide=lambda history, state: state,
     rank=lambda metrics: metrics["loss"],
+    lanes: several.Lanes | None = None,
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
@@ -135,13 +138,22 @@ def fit(
     place of what make_step makes of these; tx.init then gives what stands in state.opt.
     batch(i): host arrays of step i. evaluate(params) -> {"loss": ..., ...} on validation data. rank(its metrics): the
     lowest is the best checkpoint. decide(history, state) -> state: called after each validation.
+    lanes: trainings beside each other in one program, see train/lanes.py: the step is still that of one, batches are
+    [B, N, ...], and the weights that `evaluate` gets and that are returned [N, ...].
     """
     config = session.config
     strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
-    key, weights_key = jax.random.split(jax.random.key(config.seed))
 
-    def start_anew():
-        return new_state(param.init(specs, weights_key), tx, carry, averaging)
+    def keys(seed):
+        return jax.random.split(jax.random.key(seed))  # of the steps, of the weights
+
+    def begin(seed):
+        return new_state(param.init(specs, keys(seed)[1]), tx, carry, averaging)
+
+    if lanes is None:
+        start_anew, key = partial(begin, config.seed), keys(config.seed)[0]
+    else:
+        start_anew, key = several.start_lanes(begin, keys, lanes)
 
     checkpoints = Checkpoints(session.workdir / "checkpoints", keep=config.keep, best="min")
     like = jax.eval_shape(start_anew)

@@ -4,12 +4,14 @@ The loss gives sums, `loss(params, batch, key, carry) -> (sum, (weight, metrics,
 program stands here, after the sums of all devices and all micro-batches are in: ragged batches weigh what they hold.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from lmjax.errors import UserError
-from lmjax.train.state import count_bad
+from lmjax.train.state import State, count_bad
 
 
 def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
@@ -46,6 +48,50 @@ def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
     return sums, jax.tree.map(join, carry)
 
 
+class Descent(NamedTuple):
+    """What one update leaves: the weights, the optimizer's state and the carry, as they were where `finite` is False.
+
+    metrics: the loss's divided by the weight, with loss, gradient_norm (unclipped) and weight.
+    """
+
+    params: Any
+    opt: Any
+    carry: Any
+    finite: jax.Array
+    metrics: dict
+
+
+def descend(loss, tx, params, opt, batch, key, carry, axis, *, accumulate: int = 1, clip: float = 0.0, scale=None):
+    """One update of `params` [tree] by `tx` down the gradient of `loss`: a step's middle, a GAN's half -> Descent.
+
+    clip: the largest global norm of the mean gradient, a longer one is shortened to it; 0: none. scale: a factor on the
+    update. A loss or gradient that is not finite changes nothing.
+    """
+    sums, new_carry = gradient_sums(loss, params, batch, key, carry, accumulate)
+    total, weight, metrics, gradient = axis.psum(sums)
+    mean = 1.0 / jnp.maximum(weight, 1e-12)
+    with jax.named_scope("update"):
+        # The norm of the sums, so that division and clipping are one factor and one pass over the gradient.
+        norm = optax.tree.norm(gradient) * mean
+        factor = mean * jnp.minimum(1.0, clip / norm) if clip else mean
+        gradient = jax.tree.map(lambda g: g * factor, gradient)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        updates, new_opt = tx.update(gradient, opt, params)
+        if scale is not None:
+            updates = jax.tree.map(lambda u: u * scale, updates)
+        new_params = optax.apply_updates(params, updates)
+    report = {name: value * mean for name, value in metrics.items()}
+    report |= {"loss": total * mean, "gradient_norm": norm, "weight": weight}
+    return Descent(
+        keep(finite, new_params, params), keep(finite, new_opt, opt), keep(finite, new_carry, carry), finite, report
+    )
+
+
+def keep(finite, new, old):
+    """`new` [tree] where the update was finite, else `old`."""
+    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+
 def make_step(
     loss, tx, *, accumulate: int = 1, clip: float = 0.0, averaging=None, learning_rate=None, update_scale=None
 ):
@@ -61,37 +107,18 @@ def make_step(
 
     def step(state, batch, key, axis):
         key = axis.fold(jax.random.fold_in(key, state.step))
-        sums, carry = gradient_sums(loss, state.params, batch, key, state.carry, accumulate)
-        total, weight, metrics, gradient = axis.psum(sums)
-        scale = 1.0 / jnp.maximum(weight, 1e-12)
-        with jax.named_scope("update"):
-            # The norm of the sums, so that division and clipping are one factor and one pass over the gradient.
-            norm = optax.tree.norm(gradient) * scale
-            factor = scale * jnp.minimum(1.0, clip / norm) if clip else scale
-            gradient = jax.tree.map(lambda g: g * factor, gradient)
-            finite = jnp.isfinite(total) & jnp.isfinite(norm)
-            updates, opt = tx.update(gradient, state.opt, state.params)
-            if update_scale is not None:
-                updates = jax.tree.map(lambda u: u * update_scale(batch), updates)
-            params = optax.apply_updates(state.params, updates)
-            average = state.average if averaging is None else averaging.update(state.average, params, state.step)
-
-        def keep(new, old):
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
-        bad = count_bad(state.bad, finite)
-        new = state.replace(
-            step=state.step + 1,
-            params=keep(params, state.params),
-            opt=keep(opt, state.opt),
-            carry=keep(carry, state.carry),
-            average=keep(average, state.average),
-            bad=bad,
-        )
-        report = {name: value * scale for name, value in metrics.items()}
-        report |= {"loss": total * scale, "gradient_norm": norm, "weight": weight, "bad": bad[0]}
+        scale = None if update_scale is None else update_scale(batch)
+        new = descend(
+            loss, tx, state.params, state.opt, batch, key, state.carry, axis,
+            accumulate=accumulate, clip=clip, scale=scale,
+        )  # fmt: skip
+        average = state.average
+        if averaging is not None:
+            average = keep(new.finite, averaging.update(average, new.params, state.step), average)
+        bad = count_bad(state.bad, new.finite)
+        report = new.metrics | {"bad": bad[0]}
         if learning_rate is not None:
             report["learning_rate"] = learning_rate(state.step)
-        return new, report
+        return State(state.step + 1, new.params, new.opt, new.carry, average, bad), report
 
     return step
