@@ -398,3 +398,15 @@ class FeatureCRF:
     features: int = setting(0, "number of features; 0 takes the data's", low=0)
     tags: int = setting(0, "number of tags; 0 takes the data's", low=0)
     dropout: float = setting(0.0, "probability of leaving a feature out", low=0.0, high=0.99)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """An LSTM that writes sequences of one length (Yu et al. 2017): SeqGAN's generator, and its oracle."""
+
+    vocab: int = setting(0, "number of token types; 0 takes the data's", low=0)
+    length: int = setting(20, "tokens T of a sequence", low=1)
+    embed: int = setting(32, "width E of a token's vector", low=1)
+    cells: int = setting(32, "cells H", low=1)
+    start: int = setting(0, "the token that is read before the first", low=0)
+    init: float = setting(0.1, "standard deviation that all parameters start with", low=0.0)

@@ -8,6 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lmjax.nn.xla import row_blocks
+
 
 def cross_entropy(logits, targets, weights=None, smoothing=0.0):
     """Negative log-likelihood in nats of `targets` [...] under `logits` [..., V]: (weighted sum, sum of weights).
@@ -56,6 +58,59 @@ def linear_cross_entropy(x, w, b, targets, weights=None, smoothing: float = 0.0)
     w = w.astype(x.dtype)
     b = b if b is None else b.astype(jnp.float32)
     return _weighted(_linear_nll(x.reshape(-1, x.shape[-1]), w, b, targets.reshape(-1), smoothing), weights)
+
+
+def blocked_cross_entropy(x, w, b, targets, weights=None):
+    """`cross_entropy(x @ w + b, ...)` whose scores are never in memory as a whole: value and gradient are computed by
+    blocks of rows, each while it is in the processor's cache.
+
+    For few features and many words: D 32, V 5000 and N 1280 took 9 ms a gradient on one core, linear_cross_entropy 32.
+    x [...,D], w [D,V], b [V], weights [...] or None. For training; it has no second derivative.
+    """
+    x, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    weights = jnp.ones(len(x)) if weights is None else weights.reshape(-1).astype(jnp.float32)
+    return _blocked(x, w, b, targets, weights), weights.sum()
+
+
+@jax.custom_vjp
+def _blocked(x, w, b, targets, weights):
+    def block(part):
+        scores, top, total, _ = _columns(part[0], w, b)
+        return jnp.log(total) + top - jnp.take_along_axis(scores, part[1][None], 0)[0]
+
+    return (weights * row_blocks(block, (x, targets))).sum()
+
+
+def _columns(x, w, b):
+    """x [R,D] -> scores [V,R], their largest [R], sum of likelihoods [R], likelihoods [V,R]: what is summed lies along
+    the first axis, so that a processor's lanes stand side by side along the last."""
+    scores = w.T @ x.T + b[:, None]
+    top = scores.max(0)
+    likelihood = jnp.exp(scores - top[None])
+    return scores, top, likelihood.sum(0), likelihood
+
+
+def _blocked_forward(x, w, b, targets, weights):
+    def block(sums, part):
+        x, targets, weights = part
+        scores, top, total, likelihood = _columns(x, w, b)
+        nll = jnp.log(total) + top - jnp.take_along_axis(scores, targets[None], 0)[0]
+        dscores = likelihood * (weights / total)[None]
+        dscores = dscores.at[targets, jnp.arange(len(x))].add(-weights)
+        # The bias's gradient comes with the weights', as that of one more feature that is always 1.
+        return sums + dscores @ jnp.pad(x, ((0, 0), (0, 1)), constant_values=1.0), (nll, (w @ dscores).T)
+
+    start = jnp.zeros((w.shape[1], w.shape[0] + 1))
+    sums, (nll, dx) = row_blocks(block, (x, targets, weights), start)
+    return (weights * nll).sum(), (dx, sums[:, :-1].T, sums[:, -1], nll)
+
+
+def _blocked_backward(saved, d):
+    dx, dw, db, nll = saved
+    return d * dx, d * dw, d * db, None, d * nll
+
+
+_blocked.defvjp(_blocked_forward, _blocked_backward)
 
 
 def _weighted(nll, weights):

@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -30,3 +31,28 @@ def in_lanes(f, x) -> list:
         return jax.tree.map(lambda leaf: leaf[i * size // parts : (i + 1) * size // parts], x)
 
     return [f(part(i)) for i in range(parts)]
+
+
+def row_blocks(f, x, sums=None, rows: int = 128):
+    """f of blocks of `rows` rows of x, leaves [R, ...], one after the other, and the results joined. On CPU, where a
+    block's arrays stay in the cache; elsewhere f of all rows at once.
+
+    With `sums` f is (sums, block) -> (sums, result), and the sums of the last block come first. The last block is
+    filled up with rows of zeros: f's sums must not change by them.
+    """
+    count = jax.tree.leaves(x)[0].shape[0]
+    blocks = -(-count // rows)
+    step = f if sums is not None else lambda _, part: (None, f(part))
+    if blocks == 1 or jax.default_backend() != "cpu":
+        sums, result = step(sums, x)
+    else:
+        size = -(-count // blocks)
+        pad = blocks * size - count
+
+        def cut(leaf):
+            filled = jnp.pad(leaf, ((0, pad), *[(0, 0)] * (leaf.ndim - 1))) if pad else leaf
+            return filled.reshape(blocks, size, *leaf.shape[1:])
+
+        sums, result = lax.scan(step, sums, jax.tree.map(cut, x))
+        result = jax.tree.map(lambda leaf: leaf.reshape(blocks * size, *leaf.shape[2:])[:count], result)
+    return result if sums is None else (sums, result)
