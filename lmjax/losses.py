@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lmjax.nn.xla import row_blocks
+from lmjax.nn.xla import one_by_one, row_blocks
 
 
 def cross_entropy(logits, targets, weights=None, smoothing=0.0):
@@ -74,16 +74,41 @@ def blocked_cross_entropy(x, w, b, targets, weights=None):
 
 @jax.custom_vjp
 def _blocked(x, w, b, targets, weights):
-    def block(part):
-        scores, top, total, _ = _columns(part[0], w, b)
-        return jnp.log(total) + top - jnp.take_along_axis(scores, part[1][None], 0)[0]
+    return (weights * _block_values(x, w, b, targets)).sum()
 
-    return (weights * row_blocks(block, (x, targets))).sum()
+
+@one_by_one
+def _block_values(x, w, b, targets):
+    """-> nll [N]."""
+
+    def block(part):
+        x, targets = part
+        scores, top, total, _ = _columns(x, w, b)
+        return jnp.log(total) + top - jnp.take_along_axis(scores, targets[None], 0)[0]
+
+    return row_blocks(block, (x, targets))
+
+
+@one_by_one
+def _block_gradients(x, w, b, targets, weights):
+    """-> nll [N], and the gradients of its weighted sum: of x, w and b."""
+
+    def block(sums, part):
+        x, targets, weights = part
+        scores, top, total, likelihood = _columns(x, w, b)
+        nll = jnp.log(total) + top - jnp.take_along_axis(scores, targets[None], 0)[0]
+        dscores = likelihood * (weights / total)[None]
+        dscores = dscores.at[targets, jnp.arange(len(x))].add(-weights)
+        return (sums[0] + dscores @ x, sums[1] + dscores.sum(1)), (nll, (w @ dscores).T)
+
+    start = jnp.zeros(w.shape[::-1]), jnp.zeros(b.shape)
+    (dw, db), (nll, dx) = row_blocks(block, (x, targets, weights), start)
+    return nll, (dx, dw.T, db)
 
 
 def _columns(x, w, b):
-    """x [R,D] -> scores [V,R], their largest [R], sum of likelihoods [R], likelihoods [V,R]: what is summed lies along
-    the first axis, so that a processor's lanes stand side by side along the last."""
+    """x [R,D] -> scores [V,R], their largest [R], likelihoods summed [R] and likelihoods [V,R]: what is summed lies
+    along the first axis, so that a processor's lanes stand side by side along the last."""
     scores = w.T @ x.T + b[:, None]
     top = scores.max(0)
     likelihood = jnp.exp(scores - top[None])
@@ -91,22 +116,12 @@ def _columns(x, w, b):
 
 
 def _blocked_forward(x, w, b, targets, weights):
-    def block(sums, part):
-        x, targets, weights = part
-        scores, top, total, likelihood = _columns(x, w, b)
-        nll = jnp.log(total) + top - jnp.take_along_axis(scores, targets[None], 0)[0]
-        dscores = likelihood * (weights / total)[None]
-        dscores = dscores.at[targets, jnp.arange(len(x))].add(-weights)
-        # The bias's gradient comes with the weights', as that of one more feature that is always 1.
-        return sums + dscores @ jnp.pad(x, ((0, 0), (0, 1)), constant_values=1.0), (nll, (w @ dscores).T)
-
-    start = jnp.zeros((w.shape[1], w.shape[0] + 1))
-    sums, (nll, dx) = row_blocks(block, (x, targets, weights), start)
-    return (weights * nll).sum(), (dx, sums[:, :-1].T, sums[:, -1], nll)
+    nll, gradients = _block_gradients(x, w, b, targets, weights)
+    return (weights * nll).sum(), (gradients, nll)
 
 
 def _blocked_backward(saved, d):
-    dx, dw, db, nll = saved
+    (dx, dw, db), nll = saved
     return d * dx, d * dw, d * db, None, d * nll
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from lmjax.losses import blocked_cross_entropy
 from lmjax.nn.linear import embedding
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
-from lmjax.nn.xla import row_blocks
+from lmjax.nn.xla import one_by_one, row_blocks
 from lmjax.param import Param, normal
 
 
@@ -174,8 +174,7 @@ def _drawer(params, temperature):
     w = jnp.pad(w / temperature, ((0, 0), (0, groups * size - V))).T
     b = jnp.pad(b / temperature, (0, groups * size - V), constant_values=-jnp.inf)[:, None]
 
-    def draw(part):
-        h, u = part
+    def draw(w, b, h, u):
         scores = w @ h.T + b  # [V,R]: what is summed lies along the first axis, the processor's lanes along the last
         mass = jnp.exp(scores - scores.max(0, keepdims=True)).reshape(groups, size, len(u))
         until = jnp.cumsum(mass.sum(1), axis=0)
@@ -186,4 +185,8 @@ def _drawer(params, temperature):
         place = (jnp.cumsum(inside, axis=0) <= (aim - before)[None]).sum(0)
         return jnp.minimum(group * size + jnp.minimum(place, size - 1), V - 1).astype(jnp.int32)
 
-    return lambda h, u: row_blocks(draw, (h, u))
+    @one_by_one
+    def blocks(w, b, h, u):
+        return row_blocks(lambda part: draw(w, b, *part), (h, u))
+
+    return lambda h, u: blocks(w, b, h, u)

@@ -1,6 +1,7 @@
 """Advice to the compiler."""
 
 import os
+from functools import wraps
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,25 @@ def in_lanes(f, x) -> list:
         return jax.tree.map(lambda leaf: leaf[i * size // parts : (i + 1) * size // parts], x)
 
     return [f(part(i)) for i in range(parts)]
+
+
+def one_by_one(f):
+    """f of arrays, whose lanes under jax.vmap are taken one after the other. On CPU only, for an f that works on what
+    just fits the cache (see row_blocks).
+
+    f sees its arrays with an axis of one lane in front: XLA on CPU leaves a product with such an axis as it is written,
+    where it would turn one without round, and all that is computed of it, to spare a transpose.
+    """
+
+    def lane(*args):
+        one = jax.vmap(f)(*jax.tree.map(lambda x: x[None], args))
+        return jax.tree.map(lambda x: x[0], one)
+
+    @wraps(f)
+    def choose(*args):
+        return jax.custom_batching.sequential_vmap(lane)(*args) if jax.default_backend() == "cpu" else f(*args)
+
+    return choose
 
 
 def row_blocks(f, x, sums=None, rows: int = 128):
