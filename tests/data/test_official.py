@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lmjax.data import files, tokenizers
+from lmjax.data import captions, files, tokenizers
 from lmjax.data.text import load_text
 from lmjax.data.tokenizers import Character, Word
+from lmjax.evaluate import generation
 
 DATA = os.environ.get("LMJAX_DATA", "")  # before the fixture that hides it
 
@@ -50,3 +51,14 @@ def test_tinyshakespeare():
         gpt2 = tokenizers.load(folder)
         assert gpt2.vocab == 50_257
         assert [len(gpt2.encode(part)) for part in (text.train, text.valid)] == [301_966, 36_059]
+
+
+@real(captions.SETS["coco-texygen"])
+def test_texygens_captions_and_their_scores():
+    """Zhu et al. 2018, docs/evaluation.md of Texygen: the training set beside the test set, and beside itself."""
+    text = captions.load_sentences("coco-texygen", DATA)
+    training = text.train + text.valid
+    found = generation.bleu(training, generation.references(text.test)), generation.self_bleu(training)
+    published = (0.740, 0.520, 0.337, 0.218), (0.892, 0.747, 0.573, 0.415)
+    for figures, expected in zip(found, published):
+        assert list(figures.values()) == pytest.approx(expected, abs=0.0011)
