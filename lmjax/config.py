@@ -176,6 +176,14 @@ class BERT:
 
 
 @dataclass(frozen=True)
+class BertTagger(BERT):
+    """A BERT that tags words on their first pieces (Devlin et al. 2019, section 5.3), with a CRF over them."""
+
+    tags: int = setting(0, "number of tags; 0 takes the data's", low=0)
+    crf: bool = setting(True, "a CRF over the tags; else each is chosen by itself")
+
+
+@dataclass(frozen=True)
 class CNN:
     """A convolutional classifier of sentences (Kim 2014)."""
 
@@ -410,3 +418,77 @@ class Generator:
     cells: int = setting(32, "cells H", low=1)
     start: int = setting(0, "the token that is read before the first", low=0)
     init: float = setting(0.1, "standard deviation that all parameters start with", low=0.0)
+
+
+@dataclass(frozen=True)
+class PointGAN:
+    """A generator and a discriminator of points of the plane, both perceptrons (those of Lin et al. 2018: 2; 400 four
+    times, batch norm; 200 three times, of 5 pieces)."""
+
+    latent: int = setting(2, "numbers a point is made of", low=1)
+    hidden: int = setting(128, "units of a layer of the generator", low=1)
+    layers: int = setting(3, "hidden layers of the generator", low=1)
+    batch_norm: bool = setting(True, "batch normalization in the generator")
+    critic_hidden: int = setting(128, "units of a layer of the discriminator", low=1)
+    critic_layers: int = setting(2, "hidden layers of the discriminator", low=1)
+    pieces: int = setting(1, "linear pieces of a maxout unit of the discriminator; 1: ReLUs with a leak", low=1)
+    pack: int = setting(1, "samples the discriminator judges together (PacGAN)", low=1)
+
+
+@dataclass(frozen=True)
+class ImageGAN:
+    """A generator and a discriminator of images, shaped as DCGAN's (Radford et al. 2016)."""
+
+    size: int = setting(0, "rows and columns of an image, in pixels, a multiple of 4; 0 takes the data's", low=0)
+    channels: int = setting(1, "numbers a pixel", low=1)
+    latent: int = setting(64, "numbers an image is made of", low=1)
+    width: int = setting(32, "channels at half the size, twice as many at a quarter", low=1)
+    classes: int = setting(0, "kinds of images that are asked for by name; 0: none are", low=0)
+    batch_norm: bool = setting(True, "batch normalization in the generator")
+    critic_batch_norm: bool = setting(False, "batch normalization in the discriminator, real and made images apart")
+    pack: int = setting(1, "images the discriminator judges together (PacGAN)", low=1)
+
+
+@dataclass(frozen=True)
+class Game:
+    """What two players play for, and how they learn."""
+
+    loss: str = setting(
+        "non-saturating", "of Goodfellow 2014, either form; WGAN's; or with margins",
+        choices=("minimax", "non-saturating", "wasserstein", "hinge"),
+    )  # fmt: skip
+    penalty: float = setting(0.0, "weight of how far the critic's slope is from 1 (WGAN-GP: 10)", low=0.0)
+    spectral: bool = setting(False, "weights of the discriminator over their largest singular value")
+    unroll: int = setting(0, "steps of the discriminator that the generator looks ahead (unrolled GAN)", low=0)
+    critic_steps: int = setting(1, "steps of the discriminator for one of the generator", low=1)
+    lr: float = setting(1e-3, "Adam's rate, the generator's", low=0.0)
+    critic_lr: float = setting(1e-3, "Adam's rate, the discriminator's", low=0.0)
+    b1: float = setting(0.5, "Adam's memory of the gradient", low=0.0, high=0.999)
+    b2: float = setting(0.999, "Adam's memory of its square", low=0.0, high=0.99999)
+    ema: float = setting(0.0, "memory of the generator's average, with which samples are made; 0: none is kept",
+                         low=0.0, high=0.99999)  # fmt: skip
+
+    def __post_init__(self):
+        if self.unroll and (self.spectral or self.penalty):
+            raise ValueError("game.unroll with a penalty or spectral norms: choose one of them")
+
+
+@dataclass(frozen=True)
+class TextDiscriminator:
+    """A convolutional network with a highway layer that tells true sequences from made-up ones (Yu et al. 2017)."""
+
+    vocab: int = setting(0, "number of token types; 0 takes the generator's", low=0)
+    embed: int = setting(64, "width E of a token's vector", low=1)
+    windows: tuple[int, ...] = setting((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20), "tokens of a window, for each kind",
+                                       low=1)  # fmt: skip
+    maps: tuple[int, ...] = setting((100, 200, 200, 200, 200, 100, 100, 100, 100, 100, 160, 160),
+                                    "feature maps of each kind of window", low=1)  # fmt: skip
+    dropout: float = setting(0.25, "probability of dropping a feature", low=0.0, high=0.99)
+    l2: float = setting(0.2, "weight of the penalty on the output layer", low=0.0)
+
+    def __post_init__(self):
+        if len(self.windows) != len(self.maps) or len(set(self.windows)) < len(self.windows) or not self.windows:
+            raise ValueError(
+                f"windows={self.windows} with maps={self.maps}: give each window's width once, and a number of maps "
+                "for each"
+            )
