@@ -131,6 +131,7 @@ def fit(
     decide=lambda history, state: state,
     rank=lambda metrics: metrics["loss"],
     lanes: several.Lanes | None = None,
+    weights: dict | None = None,
 ) -> Outcome:
     """Trains, or goes on training, for `steps` steps.
 
@@ -140,6 +141,7 @@ def fit(
     lowest is the best checkpoint. decide(history, state) -> state: called after each validation.
     lanes: trainings beside each other in one program, see train/lanes.py: the step is still that of one, batches are
     [B, N, ...], and the weights that `evaluate` gets and that are returned [N, ...].
+    weights: parts of the parameters by name, [N, ...] for lanes, that a new training begins with in place of its draw.
     """
     config = session.config
     strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
@@ -162,6 +164,8 @@ def fit(
     else:
         begun = checkpoints.restore(like)
         start, state, meta = begun or (0, jax.jit(start_anew)(), {})
+        if weights and not begun:
+            state = state.replace(params=state.params | weights)
     if start > steps:
         raise UserError(
             f"{session.workdir} was trained for {start} steps, {steps} are asked for: choose another --workdir"
@@ -172,6 +176,7 @@ def fit(
         loss, tx, accumulate=accumulate, clip=clip, averaging=averaging,
         learning_rate=learning_rate, update_scale=update_scale,
     )  # fmt: skip
+    step = step if lanes is None else several.over_lanes(step, lanes)
     began = time.perf_counter()
     train_step, first = strategy.compile(step), strategy.batch(batch(start))
     programs, taken = {}, []
@@ -202,11 +207,11 @@ def fit(
             log.say(f"going on from step {start} of {steps}")
         trace = tracer(session.workdir / "trace", start) if config.profile else lambda now: None
 
-        def weights(state):
+        def to_evaluate(state):
             return state.params if averaging is None else averaging.weights(state.average)
 
         def validate(now, state):
-            metrics = evaluate(weights(state))
+            metrics = evaluate(to_evaluate(state))
             log.metrics(now, metrics)
             history.append({"step": now, **metrics})
             return decide(history, state)
@@ -243,7 +248,7 @@ def fit(
         log.curves()
     seconds = before + (time.perf_counter() - began if start < steps else 0.0)
     work = sum(taken) / len(taken) if taken else work
-    return Outcome(weights(state), history, seconds, work * steps, param.count(specs))
+    return Outcome(to_evaluate(state), history, seconds, work * steps, param.count(specs))
 
 
 def best_params(session: Session, specs):
