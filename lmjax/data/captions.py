@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmjax.data import files
+from lmjax.data.batches import cut_lengths, drawn_from
 from lmjax.data.files import File, Source
 from lmjax.data.text import decode, pydoc_topics
 from lmjax.errors import UserError
@@ -196,3 +197,49 @@ def until_end(table) -> list[list[int]]:
     table = np.asarray(table)
     ended = np.concatenate([table == END, np.ones((len(table), 1), bool)], axis=1).argmax(1)
     return [row[:end] for row, end in zip(table.tolist(), ended)]
+
+
+def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4):
+    """Batches for trainings side by side, one a seed: `(batch(step), steps_per_epoch)`.
+
+    Sentences of like length share a batch, which is padded to one of at most `shapes` lengths. Which length a step has
+    is the same for all seeds, a function of the epoch; which sentences is each seed's own. Every sentence comes once an
+    epoch. A batch: "tokens" int32 [B,N,T], and "weights" float32 [B,N,T], 0 behind a sentence's END and in rows that
+    fill up a length's last batch.
+    """
+    ends = cut_lengths(found.lengths, shapes)
+    place = np.searchsorted(ends, found.lengths)
+    members = [np.flatnonzero(place == b) for b in range(len(ends))]
+    plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), batch)]
+    known = {}  # the orders of the last epoch asked for: only a memory of f(seed, epoch)
+
+    def orders(epoch):
+        if epoch not in known:
+            known.clear()
+            lanes = [[rng.permutation(who) for who in members] for rng in (drawn_from(seed, epoch) for seed in seeds)]
+            known[epoch] = drawn_from(0, epoch).permutation(len(plan)), lanes
+        return known[epoch]
+
+    def at(step: int) -> dict:
+        turns, lanes = orders(step // len(plan))
+        b, first = plan[turns[step % len(plan)]]
+        parts = [_weighed(found, lane[b][first : first + batch], batch, int(ends[b])) for lane in lanes]
+        return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+
+    return at, len(plan)
+
+
+def whole(found: Rows, batch: int, shapes: int = 4):
+    """Every sentence once, by length: an iterator of batches {"tokens", "weights"} [B,T]."""
+    ends, order = cut_lengths(found.lengths, shapes), np.argsort(found.lengths, kind="stable")
+    place = np.searchsorted(ends, found.lengths[order])
+    for b, end in enumerate(ends):
+        who = order[place == b]
+        for first in range(0, len(who), batch):
+            yield _weighed(found, who[first : first + batch], batch, int(end))
+
+
+def _weighed(found: Rows, who, batch: int, length: int) -> dict:
+    tokens, lengths = np.full((batch, length), END, np.int32), np.zeros(batch, int)
+    tokens[: len(who)], lengths[: len(who)] = found.tokens[who, :length], found.lengths[who]
+    return {"tokens": tokens, "weights": (np.arange(length) < lengths[:, None]).astype(np.float32)}

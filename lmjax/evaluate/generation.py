@@ -17,18 +17,18 @@ EPSILON = 0.1  # of smoothing method1
 
 # One line for each figure that a table shows.
 DEFINITIONS = {
-    "bleu_n": "mean over generated sentences of BLEU up to n-grams, all test sentences its references, smoothing "
-    "method1, 0 to 1; high: like the test text",
-    "self_bleu_n": "the same with the other generated sentences as references; high: like one another",
-    "distinct_n": "share of the n-grams of all generated sentences that are different ones; low: repeating itself",
-    "copied": "share of generated sentences that stand word for word in training",
-    "nll_gen": "nats a token (the end counts, padding doesn't) of the test text under the generator at temperature 1; "
-    "high: the generator misses what people write",
-    "nll_real": "nats a token of generated text under an LSTM trained on the test text, the best epoch by validation: "
-    "what NLL_oracle is where there is an oracle; low: generated text looks real, or safe",
-    "reverse_nll": "nats a token of the test text under an LSTM trained on generated text alone, the best epoch by "
-    "generated text held out; high: what is generated is wrong or lacks variety",
-    "length": "mean number of tokens of a generated sentence",
+    "bleu-n": "mean of the generated sentences' BLEU up to n-grams, all test sentences their references, smoothing "
+    "method1, %; high: like the test text",
+    "self-bleu-n": "the same with the other generated sentences for references; high: like one another",
+    "nll_real": "nats a token of generated text under an LSTM that learned from the test text, its epoch chosen on "
+    "validation lines: NLL_oracle where there is no oracle; low: looks real, or plays safe",
+    "distinct-2": "different bigrams in 100 generated ones; low: repeats itself",
+    "copied": "generated sentences that stand word for word in training, %",
+    "length": "mean tokens of a generated sentence",
+    "nll_gen": "nats a token of test text under the generator at temperature 1, ends counted, padding not; high: it "
+    "misses what people write",
+    "reverse_nll": "nats a token of test text under an LSTM that learned from generated text alone, its epoch chosen "
+    "on generated text held out; high: what it read is wrong or lacks variety",
 }
 
 

@@ -41,6 +41,7 @@ RULES = {
     "accuracy": ("higher", 0.5),
     "f1": ("higher", 0.5),
     "exact_match": ("higher", 0.5),
+    "self_bleu": ("lower", 0.5),  # before bleu, which its name holds
     "bleu": ("higher", 0.5),
     "matthews": ("higher", 0.01),
     "caught": ("higher", 1.0),

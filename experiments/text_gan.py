@@ -1,0 +1,200 @@
+"""Writes sentences like those of a set, and measures them: captions, news, Tang poems, or lines of your own.
+
+    bash launch/run.sh experiments/text_gan.py
+
+learns from the sentences of the Python documentation (nothing to download), prints some of its own, and judges 10,000
+of them at each temperature.
+
+    bash launch/run.sh experiments/text_gan.py --preset=coco_texygen_mle --data_dir=DATA --workdir=runs/mle
+"""
+
+from dataclasses import dataclass, replace
+
+from lmjax.config import Generator, setting, sized
+from lmjax.run import flags
+from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    preset: str = ""
+    data: str = setting("pydoc", "coco, coco-texygen, emnlp-news, tang, pydoc, or a file with one sentence a line")
+    longest: int = setting(0, "tokens of a training line, longer ones are left out; 0: any", low=0)
+    model: Generator = setting(Generator(), "the generator; its length is that of the longest training line")
+    runs: int = setting(1, "trainings side by side, each with its own seed", low=1)
+    batch: int = setting(64, "sentences a step", low=1)
+    epochs: int = setting(20, "passes over the training lines", low=1)
+    lr: float = setting(0.01, "learning rate of Adam", low=0.0)
+    clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", low=0.0)
+    select: str = setting("best", "the weights that are judged: of the epoch best on validation lines, or the last",
+                          choices=("best", "last"))  # fmt: skip
+    samples: int = setting(2_000, "sentences that are judged, at each temperature and of each training", low=40)
+    temperatures: tuple[float, ...] = setting((0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4), "the table's and the curve's")
+    judge_cells: int = setting(64, "cells and width of the language models of nll_real and reverse_nll", low=1)
+    judge_epochs: int = setting(10, "their passes over what they learn from", low=1)
+    judge_lr: float = setting(0.005, "their learning rate", low=0.0)
+    beside: tuple[str, ...] = setting((), "workdirs of finished runs on the same set, drawn into the same picture")
+    show: int = setting(10, "sentences printed at temperature 1", low=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.temperatures or min(self.temperatures) < 0.05:
+            raise ValueError("--temperatures: expected numbers of at least 0.05, such as --temperatures=0.8,1,1.2")
+
+
+JUDGING = ("samples", "temperatures", "judge_cells", "judge_epochs", "judge_lr", "beside", "show", "select")
+FREE = ("runs", "temperatures", "beside", "show")  # what a run may set otherwise and still be its preset's
+COLUMNS = (*(f"{name}_{n}" for name in ("test_bleu", "self_bleu") for n in (2, 3, 4, 5)),
+           "nll_real", "distinct_2", "copied", "length")  # fmt: skip
+KEPT = 200  # sentences of each temperature in samples.txt
+PRESETS = {
+    "coco_texygen_mle": {
+        "help": "Texygen's MLE: test BLEU-2..5 73.1 49.7 30.5 18.9, self-BLEU 91.6 76.9 58.3 40.8",
+        "data": "coco-texygen", "epochs": 80, "select": "last", "samples": 10_000,
+    },
+    "coco_mle": {"help": "LeakGAN's form of the captions, the best of 80 epochs", "data": "coco", "epochs": 80,
+                 "samples": 10_000},
+    "news_mle": {
+        "help": "EMNLP 2017 news, its 10,000 validation sentences to train on (papers: 278,686)",
+        "data": "emnlp-news", "epochs": 40, "model.embed": 128, "model.cells": 128, "lr": 0.005, "samples": 10_000,
+    },
+    "tang_mle": {
+        "help": "Tang poems, four lines of five characters", "data": "tang", "epochs": 40, "model.embed": 64,
+        "model.cells": 64, "lr": 0.005,
+    },
+}  # fmt: skip
+
+# Zhu et al. 2018, docs/evaluation.md of Texygen and PAPERS.md: BLEU-2..5 of 10,000 captions beside the 10,000 of the
+# test file, self-BLEU-2..5, in percent. Their generator has 32 cells, 80 epochs of batches of 64, a rate of .01.
+TEXYGEN = {
+    "MLE": ((73.1, 49.7, 30.5, 18.9), (91.6, 76.9, 58.3, 40.8)),
+    "SeqGAN": ((74.5, 49.8, 29.4, 18.0), (95.0, 84.0, 67.0, 48.9)),
+    "MaliGAN": ((67.3, 43.2, 25.7, 15.9), (91.8, 78.1, 60.6, 43.7)),
+    "RankGAN": ((74.3, 46.7, 26.4, 15.6), (95.9, 88.2, 76.2, 61.8)),
+    "LeakGAN": ((74.6, 52.8, 35.5, 23.0), (96.6, 91.3, 84.8, 78.0)),
+    "TextGAN": ((59.3, 46.3, 27.7, 20.7), (94.2, 93.1, 80.4, 74.6)),
+    "training lines": ((74.0, 52.0, 33.7, 21.8), (89.2, 74.7, 57.3, 41.5)),
+}
+
+
+def published(preset: str, data: str) -> dict:
+    row = {"coco_texygen_mle": "MLE", "coco_seqgan": "SeqGAN"}.get(preset)
+    if data != "coco-texygen" or row is None:
+        return {}
+    pairs = zip(("test_bleu", "self_bleu"), TEXYGEN[row])
+    source = "Zhu et al. 2018, Texygen"
+    return {f"{name}_{n}": (value, source, "V") for name, row in pairs for n, value in enumerate(row, 2)}
+
+
+def main(config):
+    import numpy as np
+
+    from lmjax import param
+    from lmjax.data import captions
+    from lmjax.models.seqgan import generator_params
+    from lmjax.run import generating
+    from lmjax.run.training import fit, session
+    from lmjax.run.weights import trained
+    from lmjax.train import optim
+    from lmjax.train.lanes import Lanes, lane
+
+    text = captions.load_sentences(config.data, config.data_dir or None, config.longest)
+    words = captions.vocabulary(text.train)
+    train, valid = captions.rows(text.train, words), captions.rows(text.valid, words)
+    seeds = tuple(range(config.seed, config.seed + config.runs))
+    beside = [generating.read(folder, config.data) for folder in config.beside]
+    with session("text_gan", config, may_change=JUDGING) as run:
+        run.say(f"{len(text.train):,} training lines of {train.lengths.mean() - 1:.1f} tokens, at most "
+                f"{train.lengths.max() - 1}, {len(words):,} types; {text.notes}")  # fmt: skip
+        model = replace(sized(config.model, len(words)), length=int(train.lengths.max()), start=captions.END)
+        specs = generator_params(model)
+        batch, per_epoch = captions.by_length(train, config.batch, seeds)
+        nats = generating.scorer(model, run.check)
+
+        def validate(params):
+            losses = [nats(lane(params, n), valid) for n in range(config.runs)]
+            each = {f"loss_{seed}": loss for seed, loss in zip(seeds, losses)} if config.runs > 1 else {}
+            return {"loss": float(np.mean(losses))} | each
+
+        outcome = fit(
+            run,
+            specs=specs,
+            loss=generating.likelihood(model),
+            tx=optim.adamw(config.lr),
+            clip=config.clip,
+            batch=batch,
+            steps=config.epochs * per_epoch,
+            evaluate=validate,
+            evaluate_every=per_epoch,
+            tokens_per_step=round(train.lengths.sum() * config.runs / per_epoch),
+            lanes=Lanes(seeds),
+        )
+        params = outcome.params
+        if config.select == "best":
+            params = trained(run.workdir, param.stack(specs, config.runs))
+        generators = [lane(params, n) for n in range(config.runs)]
+        judged(run, outcome, text, words, model, seeds, generators, beside)
+
+
+def judged(run, outcome, text, words, model, seeds, generators, beside):
+    """The table, the curve, the samples and the record of the `generators`, weights of one a seed."""
+    import jax
+    import numpy as np
+
+    from lmjax.evaluate import generation
+    from lmjax.run import generating
+    from lmjax.run.training import finish
+
+    config, check = run.config, run.check
+    cells = replace(model, embed=config.judge_cells, cells=config.judge_cells)
+    judges = generating.judges(text, words, cells, config.judge_epochs, config.judge_lr, check)
+    write, nats = generating.writer(model, words, check), generating.scorer(model, check)
+    temperatures = sorted({*config.temperatures, 1.0})
+    found, kept = {}, {}
+    for number, temperature in enumerate(temperatures):
+        for seed, params in zip(seeds, generators):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            sentences = write(params, key, config.samples, temperature)
+            scores = judges.scores(sentences)
+            if temperature == 1.0:
+                scores |= {"nll_gen": nats(params, judges.readable), "reverse_nll": judges.reverse(sentences)}
+            found.setdefault(temperature, []).append(scores)
+            kept.setdefault(temperature, sentences[:KEPT])
+    figures = {name: [[one[name] for one in found[t]] for t in temperatures] for name in COLUMNS}
+    name = config.preset or "mle"
+    curve = generating.Curve(name, config.data, temperatures, figures)
+    generating.save(curve, run.workdir / "curve.json")
+
+    training = text.train + text.valid
+    at = np.random.default_rng(0).permutation(len(training))[: config.samples]
+    training = [training[i] for i in at]
+    real = judges.scores(training) | {"reverse_nll": judges.reverse(training)}
+
+    print(f"\n{config.samples:,} sentences at each temperature, mean of {len(seeds)} trainings; nll_gen and reverse_nll "
+          f"on the\n{len(judges.readable.lengths):,} of {len(text.test):,} test lines without a word that training "
+          "lacks\n")  # fmt: skip
+    print(f"{'temperature':15}" + "".join(f"{column.replace('test_', '').replace('_', '-'):>12}" for column in COLUMNS))
+    for temperature in temperatures:
+        row = [np.mean([one[column] for one in found[temperature]]) for column in COLUMNS]
+        print(f"{temperature:<15g}" + "".join(f"{value:12.2f}" for value in row))
+    print(f"{'training lines':15}" + "".join(f"{real[column]:12.2f}" for column in COLUMNS))
+    others = TEXYGEN if config.data == "coco-texygen" else {}
+    for other, rows in others.items():
+        print(f"{other:15}" + "".join(f"{value:12.2f}" for row in rows for value in row) + "   published")
+    print("\n" + "\n".join(f"{name}: {meaning}" for name, meaning in generation.DEFINITIONS.items()) + "\n")
+
+    with open(run.workdir / "samples.txt", "w", encoding="utf-8") as file:
+        for temperature, sentences in kept.items():
+            file.write(f"# temperature {temperature:g}, seed {seeds[0]}\n")
+            file.writelines(" ".join(sentence) + "\n" for sentence in sentences)
+    print("\n".join(" ".join(sentence) for sentence in kept[1.0][: config.show]) + "\n")
+    marks = {other: (rows[1][2], rows[0][2]) for other, rows in others.items()}
+    marks = marks or {"training lines": (real["self_bleu_4"], real["test_bleu_4"])}
+    generating.draw([curve, *beside], marks, run.workdir / "curve.png", f"{config.data}: temperature's trade")
+    metrics = {figure: [one[figure] for one in found[1.0]] for figure in found[1.0][0]}
+    notes = f"at temperature 1; {text.notes}; reverse_nll of training lines {real['reverse_nll']:.3f}"
+    finish(run, PRESETS, outcome, metrics, published(config.preset, config.data), notes, seeds, FREE)
+
+
+if __name__ == "__main__":
+    flags.run(main, Config, PRESETS)
