@@ -45,8 +45,7 @@ def main(config):
             pair, game, params, other, batch, key, values, psum),
         lambda params, other, batch, key, values, psum: gan.discriminator_loss(
             pair, game, params, other, batch, key, values, psum),
-        adversarial.adam(game.lr, game.b1, game.b2),
-        adversarial.adam(game.critic_lr, game.b1, game.b2),
+        *(adversarial.adam(rate, game.b1, game.b2) for rate in adversarial.rates(game, config.steps)),
         spectral_start if game.spectral else lambda params: {},
     )  # fmt: skip
     averaging = adversarial.generator_average(game.ema) if game.ema else None

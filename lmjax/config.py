@@ -463,6 +463,7 @@ class Game:
     critic_steps: int = setting(1, "steps of the discriminator for one of the generator", low=1)
     lr: float = setting(1e-3, "Adam's rate, the generator's", low=0.0)
     critic_lr: float = setting(1e-3, "Adam's rate, the discriminator's", low=0.0)
+    decay: bool = setting(False, "both rates fall to nothing, in a straight line")
     b1: float = setting(0.5, "Adam's memory of the gradient", low=0.0, high=0.999)
     b2: float = setting(0.999, "Adam's memory of its square", low=0.0, high=0.99999)
     ema: float = setting(0.0, "memory of the generator's average, with which samples are made; 0: none is kept",

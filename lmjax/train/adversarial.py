@@ -45,8 +45,17 @@ class Players(NamedTuple):
         }
 
 
-def adam(rate: float, b1: float, b2: float):
-    """Adam whose update can itself be differentiated where a gradient is 0, as an unrolled discriminator's often is."""
+def rates(game, steps: int):
+    """The rates of a Game, of the generator and the discriminator, over `steps` steps of the generator."""
+    if not game.decay:
+        return game.lr, game.critic_lr
+    return optax.linear_schedule(game.lr, 0.0, steps), optax.linear_schedule(
+        game.critic_lr, 0.0, steps * game.critic_steps
+    )
+
+
+def adam(rate, b1: float, b2: float):
+    """Adam, `rate` a number or a schedule, whose update can itself be differentiated where a gradient is 0, as an unrolled discriminator's often is."""
     return optax.adam(rate, b1, b2, eps=1e-8, eps_root=1e-16)
 
 
