@@ -1,0 +1,175 @@
+"""SeqGAN on made-up data whose true distribution is known (Yu et al. 2017, section 4, arXiv:1609.05473).
+
+An LSTM with random weights, the oracle, writes the training sequences, and says afterwards how likely it would have
+written what the trained generator writes: NLL_oracle, in nats a token. Lower is better, but a generator that writes its
+one likeliest sequence over and over has a low one too; so the share of distinct sequences stands beside it, and the
+likelihood of held-out sequences, by which a checkpoint is chosen.
+
+    bash launch/run.sh experiments/seqgan.py
+
+needs no file: a small oracle from a seed, maximum likelihood and then the game, two seeds as lanes of one program.
+The presets are the table's rows, with the published oracle's file (`seqgan-oracle/target_params.npz` under DATA):
+
+    bash launch/run.sh experiments/seqgan.py --preset=mle --data_dir=DATA
+    bash launch/run.sh experiments/seqgan.py --preset=seqgan --data_dir=DATA [--start=WORKDIR OF mle]
+
+A step is an epoch of maximum likelihood or a round of the game. The same command on the same --workdir goes on where a
+killed run stopped. --oracle=generated runs the presets on an oracle of your own.
+"""
+
+from dataclasses import dataclass
+
+from lmjax.config import Generator, TextDiscriminator, setting
+from lmjax.run import flags
+from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    preset: str = ""
+    oracle: str = setting("generated", "the true distribution: generated, published, or the path of an .npz like that")
+    oracle_seed: int = setting(0, "draws the generated oracle, and the sequences of any", low=0)
+    model: Generator = setting(Generator(vocab=300, length=12), "the generator; the oracle has its sizes")
+    judge: TextDiscriminator = setting(
+        TextDiscriminator(windows=(1, 2, 3, 4, 5), maps=(50, 50, 50, 50, 50)), "the discriminator"
+    )
+    lanes: int = setting(2, "seeds trained side by side in one program, from --seed on", low=1)
+    sequences: int = setting(2000, "training sequences that the oracle writes", low=1)
+    held_out: int = setting(1000, "sequences of its that validation reads", low=1)
+    written: int = setting(2000, "sequences of the generator's that the oracle judges", low=1)
+    batch: int = setting(64, "sequences of an update", low=2)
+    epochs: int = setting(15, "of maximum likelihood", low=0)
+    start: str = setting("", "folder of a run with the same generator and seeds, whose last one is begun with; then no "
+                             "epochs of maximum likelihood are trained")  # fmt: skip
+    scheduled: float = setting(
+        0.0, "scheduled sampling: what the chance of reading its own token grows by, each epoch", low=0.0, high=1.0
+    )
+    reward: str = setting("discriminator", "of the policy gradient", choices=("discriminator", "bleu"))
+    order: int = setting(3, "longest n-grams of the BLEU that is the reward", low=1)
+    rounds: int = setting(15, "of the game, or of the policy gradient: updates of the generator", low=0)
+    rollouts: int = setting(16, "completions of each prefix", low=1)
+    policy_keep: float = setting(
+        0.8, "share of the roll-out policy that a round leaves as it was", low=0.0, high=1.0
+    )
+    judge_first: int = setting(5, "rounds of the discriminator before the game", low=0)
+    judge_rounds: int = setting(1, "of the discriminator for each of the game", low=1)
+    judge_epochs: int = setting(3, "over the sequences of such a round", low=1)
+    judge_sequences: int = setting(
+        0, "true ones of such a round, and as many made up; 0: all training sequences", low=0
+    )
+    lr: float = setting(0.01, "learning rate of the generator", low=0.0)
+    reward_lr: float = setting(0.01, "learning rate of its policy gradient", low=0.0)
+    judge_lr: float = setting(1e-3, "learning rate of the discriminator", low=0.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.batch % 2:
+            raise ValueError(f"batch={self.batch} is odd: a discriminator's is half true, half made up")
+        for name in ("sequences", "written"):
+            if getattr(self, name) < self.batch:
+                raise ValueError(f"{name}={getattr(self, name)} is less than batch={self.batch}: raise it")
+        if max(self.judge.windows) > self.model.length and self.reward == "discriminator" and self.rounds:
+            raise ValueError(
+                f"judge.windows={self.judge.windows} are wider than model.length={self.model.length}: choose narrower"
+            )
+
+
+PAPER = {
+    "oracle": "published", "model.vocab": 5000, "model.length": 20, "lanes": 5, "sequences": 10_000, "held_out": 2000,
+    "written": 10_000, "epochs": 80, "rounds": 0, "judge_lr": 1e-4,
+    "judge.windows": TextDiscriminator().windows, "judge.maps": TextDiscriminator().maps,
+}  # fmt: skip
+PRESETS = {
+    "mle": {"help": "maximum likelihood: NLL_oracle 9.038", **PAPER},
+    "scheduled": {"help": "scheduled sampling: 8.985", **PAPER, "scheduled": 0.002},
+    "pg_bleu": {"help": "policy gradient, BLEU for a reward: 8.946", **PAPER, "reward": "bleu", "reward_lr": 0.001,
+                "rollouts": 1, "rounds": 200},
+    "seqgan": {
+        "help": "SeqGAN: 8.736; 2e15 FLOP a seed, for a GPU",
+        **PAPER, "rounds": 200, "judge_first": 50, "judge_rounds": 5,
+    },
+    "seqgan_cpu": {
+        "help": "SeqGAN with a tenth of the discriminator's sequences, in a day's half on two cores",
+        **PAPER, "lanes": 2, "rounds": 60, "judge_first": 20, "judge_rounds": 1, "judge_epochs": 1,
+        "judge_sequences": 1024,
+    },
+}  # fmt: skip
+FIGURES = {"mle": 9.038, "scheduled": 8.985, "pg_bleu": 8.946, "seqgan": 8.736, "seqgan_cpu": 8.736}
+
+
+def main(config):
+    from dataclasses import replace
+
+    from lmjax.data.oracle import load_oracle
+    from lmjax.errors import UserError
+    from lmjax.models.seqgan import generator_params
+    from lmjax.models.text_discriminator import discriminator_params
+    from lmjax.param import stack
+    from lmjax.run import sequences, writing
+    from lmjax.run.training import finish, fit, session
+    from lmjax.run.weights import trained
+    from lmjax.train.lanes import Lanes
+
+    model, seeds = config.model, tuple(range(config.seed, config.seed + config.lanes))
+    if not model.vocab:
+        raise UserError("model.vocab=0: there is no data to take it from, give the number of token types")
+    oracle = load_oracle(
+        config.oracle, model.vocab, model.embed, model.cells, config.oracle_seed, config.data_dir or None
+    )
+    plays = config.rounds > 0
+    judge = replace(config.judge, vocab=model.vocab) if plays and config.reward == "discriminator" else None
+    specs = {"generator": generator_params(model)}
+    specs |= {"policy": generator_params(model)} if plays else {}
+    specs |= {"discriminator": discriminator_params(judge)} if judge else {}
+    plan = writing.Plan(
+        epochs=0 if config.start else config.epochs, first=config.judge_first if judge else 0, rounds=config.rounds,
+        judge_rounds=config.judge_rounds if judge else 0, batch=config.batch,
+        judge_sequences=config.judge_sequences or config.sequences,
+    )  # fmt: skip
+    with session("seqgan", config, may_grow=("rounds",) if plays else ("epochs",)) as run:
+        data = writing.from_oracle(oracle, model, config.oracle_seed, config.sequences, config.held_out)
+        begin = None
+        if config.start:
+            begin = trained(config.start, stack({"generator": specs["generator"]}, len(seeds)), "last", "--start")
+            begin |= {"policy": begin["generator"]} if plays else {}
+        reward = None
+        if plays:
+            reward = writing.judged_by(judge) if judge else writing.bleu_reward(data.train, model.vocab, config.order)
+        tx = sequences.players(config.lr, config.reward_lr if plays else None, config.judge_lr if judge else None)
+        game = sequences.Game(
+            model, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
+            probability=(lambda epoch: config.scheduled * (epoch + 1)) if config.scheduled else None,
+        )  # fmt: skip
+        score = writing.scorer(oracle, model, data.valid, config.written, judge)
+        first = score(writing.untrained(specs, seeds))
+        run.say(f"untrained: NLL_oracle {first['nll_oracle']:.4f}, held out {first['loss']:.4f}")
+        outcome = fit(
+            run,
+            specs=specs,
+            tx=tx,
+            step=sequences.make_step(game),
+            batch=lambda step: writing.batch(plan, data.train, seeds, step),
+            steps=plan.steps,
+            evaluate=score,
+            evaluate_every=5,
+            tokens_per_step=0,
+            decide=writing.notices(run.say, seeds),
+            lanes=Lanes(seeds),
+            weights=begin,
+        )
+        figure = FIGURES.get(config.preset) if config.oracle == "published" else None
+        writing.draw(outcome.history, plan, figure, run.workdir / "nll_oracle.png")
+        metrics = {
+            "nll_oracle": writing.lane_values(outcome.history[-1], "nll_oracle"),
+            "nll_oracle_best_validation": writing.best_of_each(outcome.history, "nll_oracle"),
+            "nll_oracle_untrained": writing.lane_values(first, "nll_oracle"),
+            "validation_loss": writing.lane_values(outcome.history[-1], "loss"),
+            "validation_loss_best": writing.best_of_each(outcome.history, "loss"),
+            "distinct_share": writing.lane_values(outcome.history[-1], "distinct"),
+        }
+        published = {"nll_oracle": (figure, "Yu et al. 2017, table 1", "V")} if figure else {}
+        finish(run, PRESETS, outcome, metrics, published, seeds=list(seeds))
+
+
+if __name__ == "__main__":
+    flags.run(main, Config, PRESETS)
