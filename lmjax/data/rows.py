@@ -36,25 +36,33 @@ def classified(texts: list[str], labels, tokenizer, longest: int) -> Rows:
 
 
 def tagged(sentences, tags: tuple[str, ...], tokenizer, longest: int) -> Rows:
-    """Sentences (words, tags), each tag on the first piece of its word; words behind `longest` tokens are left out.
-
-    A word that the tokenizer has no piece for is [UNK].
-    """
+    """Sentences (words, tags), each tag on the first piece of its word; words behind `longest` tokens are left out."""
     ids, place = marks(tokenizer), {tag: number for number, tag in enumerate(tags)}
-    words = sorted({word for sentence in sentences for word in sentence.words})
-    pieces = dict(zip(words, tokenizer.encode_lines(words)))
-    unknown = np.array([ids["[UNK]"]], np.int32)
     tokens, labels = [], []
-    for sentence in sentences:
-        parts = [pieces[word] if len(pieces[word]) else unknown for word in sentence.words]
-        row = _row(np.concatenate(parts), ids, longest)
-        starts = 1 + np.cumsum([0, *map(len, parts[:-1])])
+    for sentence, (pieces, starts) in zip(sentences, word_pieces(sentences, tokenizer)):
+        row = _row(pieces, ids, longest)
         label = np.full(len(row), -1, np.int32)
         fits = starts < len(row) - 1
         label[starts[fits]] = np.array([place[tag] for tag in sentence.tags], np.int32)[fits]
         tokens.append(row)
         labels.append(label)
     return Rows(tokens, labels, ids["[PAD]"])
+
+
+def word_pieces(sentences, tokenizer):
+    """Of each sentence its pieces int32 [P], and the place int [T] of each word's first in a row that begins with
+    [CLS]. A word that the tokenizer has no piece for is [UNK]."""
+    unknown = np.array([marks(tokenizer)["[UNK]"]], np.int32)
+    words = sorted({word for sentence in sentences for word in sentence.words})
+    pieces = dict(zip(words, tokenizer.encode_lines(words)))
+    for sentence in sentences:
+        parts = [pieces[word] if len(pieces[word]) else unknown for word in sentence.words]
+        yield np.concatenate(parts), 1 + np.cumsum([0, *map(len, parts[:-1])])
+
+
+def whole_row(pieces, tokenizer) -> np.ndarray:
+    """[CLS] pieces [SEP], int32."""
+    return _row(pieces, marks(tokenizer), len(pieces) + 2)
 
 
 def _row(pieces, ids: dict[str, int], longest: int) -> np.ndarray:

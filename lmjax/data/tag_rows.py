@@ -12,6 +12,9 @@ int32 [B,T], and of these what a tagger reads:
     lane     int32 [B,T]    the number of the row that has each word's letters
     first    int32 [B,T]    the place of its first letter there
     last     int32 [B,T]    and of its last
+    tokens   int32 [B,P]    BERT's pieces of the whole sentence between its marks
+    valid    bool [B,P]     True for those
+    piece    int32 [B,T]    the place of each word's first piece
 
 so that the letters of a word are read once, however often it stands there. Where a batch is cut into parts (devices,
 micro-batches), each part of the sentences has its own rows of letters in the same part of those.
@@ -27,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmjax.data.batches import cut_lengths, drawn_from, in_buckets
+from lmjax.data.rows import marks, whole_row, word_pieces
 from lmjax.data.tag_features import feature_list, feature_numbers
 from lmjax.data.tagged import Sentence, iobes
 from lmjax.errors import UserError
@@ -122,12 +126,15 @@ def _scheme(tags, scheme: str):
 class TagRows(NamedTuple):
     """Sentences as numbers. each: what a batch has of each word, [T,...] of each sentence. Where letters are read, the
     number of each word's spelling int32 [T], and of all distinct spellings the letters int32 [N,C] and their count [N].
+    Where BERT reads them, the pieces int32 [P] of each sentence between its marks, and the number of [PAD].
     """
 
     each: dict[str, list[np.ndarray]]
     spelling: list[np.ndarray] | None = None
     letters: np.ndarray | None = None
     counts: np.ndarray | None = None
+    pieces: list[np.ndarray] | None = None
+    pad: int = 0
 
     @property
     def sizes(self) -> np.ndarray:
@@ -135,14 +142,18 @@ class TagRows(NamedTuple):
         return np.array([len(tags) for tags in self.each["tags"]])
 
 
-def rows(sentences: list[Sentence], known: Vocabulary) -> TagRows:
-    """A tag that training lacks, or that a sentence does not have, is -1."""
+def rows(sentences: list[Sentence], known: Vocabulary, tokenizer=None) -> TagRows:
+    """A tag that training lacks, or that a sentence does not have, is -1. tokenizer: for a BERT, of its pieces."""
     tag = {name: n for n, name in enumerate(known.tags)}
     marked = [_scheme(one.tags, known.scheme) or [""] * len(one.words) for one in sentences]
     tags = [np.array([tag.get(name, -1) for name in names], np.int32) for names in marked]
     each = {"tags": tags}
     if known.features:
         each["features"] = feature_numbers(sentences, known.features, len(known.columns))
+    if tokenizer is not None:
+        cut = list(word_pieces(sentences, tokenizer))
+        each["piece"] = [first.astype(np.int32) for _, first in cut]
+        return TagRows(each, pieces=[whole_row(some, tokenizer) for some, _ in cut], pad=marks(tokenizer)["[PAD]"])
     if not known.words:
         return TagRows(each)
     place, letter = ({what: n for n, what in enumerate(some)} for some in (known.words, known.letters))
@@ -189,10 +200,11 @@ def batches(given: TagRows, batch: int, seed: int, *, shapes: int = 5, parts=(1,
     ends = cut_lengths(given.sizes, shapes)
     turn, steps, members = in_buckets(given.sizes, ends, [batch] * len(ends), seed)
     room = [_room(given, who, batch, parts) for who in members]
+    widths = [max(len(given.pieces[i]) for i in who) if given.pieces else 0 for who in members]
 
     def at(step: int) -> dict:
         b, who = turn(step)
-        made = padded(given, who, batch, int(ends[b]), parts, room[b])
+        made = padded(given, who, batch, int(ends[b]), parts, room[b], widths[b])
         if forget and "words" in made:
             rng = drawn_from(seed + 1_000_003, step)
             gone = once[made["words"]] & (rng.random(made["words"].shape) < forget)
@@ -216,20 +228,25 @@ def evaluation(given: TagRows, batch: int, budget: int = 16_384):
             yield some, padded(given, some, rows, int(end), room=rows * int(end) // 16)
 
 
-def padded(given: TagRows, at, batch: int, length: int, parts=(1, 1), room: int = 1) -> dict:
+def padded(given: TagRows, at, batch: int, length: int, parts=(1, 1), room: int = 1, width: int = 0) -> dict:
     """The batch of the sentences `at`, filled to `batch` rows of `length` words; see the file's docstring.
 
     parts: numbers of devices and of micro-batches that it is cut into. room: rows of letters of each part; where they
-    do not hold all, a quarter more as often as it needs.
+    do not hold all, a quarter more as often as it needs. width: pieces of a row; 0: the next power of two.
     """
     seen = np.zeros((batch, length), bool)
     made = {name: np.zeros((batch, length, *some[0].shape[1:]), some[0].dtype) for name, some in given.each.items()}
     for n, i in enumerate(at):
-        width = len(given.each["tags"][i])
-        seen[n, :width] = True
+        words = len(given.each["tags"][i])
+        seen[n, :words] = True
         for name, some in given.each.items():
-            made[name][n, :width] = some[i]
+            made[name][n, :words] = some[i]
     made["seen"] = seen
+    if given.pieces is not None:
+        width = width or 1 << (max(len(given.pieces[i]) for i in at) - 1).bit_length()
+        made["tokens"], made["valid"] = np.full((batch, width), given.pad, np.int32), np.zeros((batch, width), bool)
+        for n, i in enumerate(at):
+            made["tokens"][n, : len(given.pieces[i])], made["valid"][n, : len(given.pieces[i])] = given.pieces[i], True
     if given.spelling is None:
         return made
     spelling = np.zeros((batch, length), np.int32)

@@ -7,7 +7,8 @@
 
 Huang et al. 2015 hand features of spelling and context past the LSTM to the CRF, which adds their scores to h_t W + b.
 
-In the place of the LSTM a Transformer may stand (Vaswani et al. 2017).
+In the place of the LSTM a Transformer may stand (Vaswani et al. 2017), in that of all below the CRF a BERT, whose
+vector of a word's first piece is h_t (Devlin et al. 2019, section 5.3).
 
 Departures: no tanh layer stands between h and the emissions (Lample et al.); letters are read beside Huang's features.
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from lmjax.errors import UserError
 from lmjax.losses import cross_entropy
-from lmjax.models import crf
+from lmjax.models import bert, crf
 from lmjax.models.transformer import attention_params, block, mlp_params, norms
 from lmjax.nn.attention import attention
 from lmjax.nn.dropout import dropout, dropout_mask, fold, never
@@ -162,6 +163,20 @@ def feature_emissions(params, config, batch, key=None):
     """The sum of the scores of each word's features, float32 [T,B,K]: `batch` has features int [B,T,n], 0 for none."""
     said = featured(params["weights"], batch["features"], fold(key, "features"), config.dropout)
     return said + params["tags"]["b"][None, None]
+
+
+def bert_tagger_params(config) -> dict:
+    """A tree of Param for a config.BertTagger: models/bert.py's, and the CRF's."""
+    return bert.tagger_params(config, config.tags) | ({"crf": crf.crf_params(config.tags)} if config.crf else {})
+
+
+def bert_emissions(params, config, batch, key=None):
+    """Scores float32 [T,B,K] of each word's tags, from its first piece: `batch` has tokens int [B,P], valid bool [B,P]
+    and piece int [B,T]. key: of the dropout."""
+    x = bert.encode(params, config, batch, key)
+    first = jnp.take_along_axis(x, batch["piece"][:, :, None], axis=1)  # [B,T,D]
+    first = dropout(fold(key, "head"), first, config.dropout)
+    return linear(params["tag"], first).astype(jnp.float32).swapaxes(0, 1)
 
 
 def featured(weights, features, key, rate):

@@ -1,7 +1,6 @@
 """A trained reader from its workdir, and what it answers: for answer.py, predict.py and the end of a run."""
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,9 +16,8 @@ from lmjax.evaluate.spans import best_spans
 from lmjax.losses import span
 from lmjax.models import bert, reader
 from lmjax.nn.attention import NEVER
-from lmjax.run.settings import from_json
 from lmjax.run.weights import trained
-from lmjax.run.workdir import stored
+from lmjax.run.workdir import stored, stored_network
 
 
 class Reader(NamedTuple):
@@ -145,13 +143,8 @@ def load(workdir: str, which="best", flag="--workdir") -> Reader:
     run = stored(workdir)
     if run["experiment"] != "answer":
         raise UserError(f"{flag}={workdir} is a run of {run['experiment']}: expected one of answer")
-    settings, path = run["config"], Path(workdir) / "network.json"
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{flag}={workdir} holds no network.json that can be read: train it again") from None
-    kind = config.Reader if settings["network"] == "reader" else config.BERT
-    model = from_json(kind, kept, str(path))
+    settings = run["config"]
+    model = stored_network(workdir, config.Reader if settings["network"] == "reader" else config.BERT, flag)
     tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
     kind = family(model)
     params = trained(workdir, kind.params(model), which, flag)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lmjax import config, param
-from lmjax.data import tag_rows
+from lmjax.data import tag_rows, tokenizers
 from lmjax.data.tag_features import evidence
 from lmjax.data.tagged import Sentence, bio
 from lmjax.errors import UserError
@@ -19,7 +19,7 @@ from lmjax.interop.vectors import read_vectors
 from lmjax.models import crf, hmm, tagger
 from lmjax.run.settings import from_json
 from lmjax.run.weights import trained
-from lmjax.run.workdir import stored
+from lmjax.run.workdir import stored, stored_network
 
 
 class Tagger(NamedTuple):
@@ -28,6 +28,7 @@ class Tagger(NamedTuple):
     params: Any
     model: Any
     known: tag_rows.Vocabulary
+    tokenizer: Any = None  # a BERT's
 
 
 class Family(NamedTuple):
@@ -40,6 +41,7 @@ class Family(NamedTuple):
 FAMILIES = {
     config.Tagger: Family(tagger.tagger_params, tagger.emissions),
     config.FeatureCRF: Family(tagger.feature_crf_params, tagger.feature_emissions),
+    config.BertTagger: Family(tagger.bert_tagger_params, tagger.bert_emissions),
 }
 
 
@@ -73,11 +75,21 @@ def _counted(links, batch):
 
 def encode(given: Tagger, sentences: list[Sentence]) -> tag_rows.TagRows:
     """Sentences, none of them empty, as the tagger reads them."""
-    encoded = tag_rows.rows(sentences, given.known)
+    encoded = tag_rows.rows(sentences, given.known, given.tokenizer)
+    if encoded.pieces:
+        check_pieces(encoded.pieces, given.model.context)
     if not isinstance(given.model, hmm.HMM):
         return encoded
     scores = [hmm.emissions(given.model, evidence(one, len(given.known.columns))) for one in sentences]
     return tag_rows.TagRows({"tags": encoded.each["tags"], "scores": scores})
+
+
+def check_pieces(pieces, context: int):
+    """UserError where a sentence has more pieces than a BERT has positions."""
+    longest = max(map(len, pieces))
+    if longest > context:
+        raise UserError(f"a sentence of {longest:,} pieces, and the BERT has {context} positions: cut the sentence, "
+                        "in training by --longest, or train an LSTM")  # fmt: skip
 
 
 def answers(given: Tagger, encoded: tag_rows.TagRows, batch: int = 64, check=lambda: None) -> list:
@@ -141,10 +153,16 @@ def load(workdir: str, which="best") -> Tagger:
     settings, known = run["config"], tag_rows.load_vocabulary(Path(workdir) / "vocabulary.json")
     if settings["network"] == "hmm":
         return Tagger(None, load_counts(Path(workdir) / "hmm.json"), known)
-    kind, name = (config.FeatureCRF, "features") if settings["network"] == "features" else (config.Tagger, "model")
-    model = sized(from_json(kind, settings.get(name), f"{workdir}/config.json"), known)
-    params = trained(workdir, FAMILIES[kind].params(model), "last" if settings["whole"] else which)
-    return Tagger(params, model, known)
+    network = settings["network"]
+    if network == "bert":
+        tokenizer = tokenizers.load(Path(workdir) / "tokenizer.json")
+        model = stored_network(workdir, config.BertTagger)
+    else:
+        kind, name = (config.FeatureCRF, "features") if network == "features" else (config.Tagger, "model")
+        tokenizer, model = None, from_json(kind, settings.get(name), f"{workdir}/config.json")
+    model = sized(model, known)
+    params = trained(workdir, FAMILIES[type(model)].params(model), "last" if settings["whole"] else which)
+    return Tagger(params, model, known, tokenizer)
 
 
 def vectors(path: str, dim: int) -> tuple[list[str], np.ndarray]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run.settings import flatten, text, to_json
+from lmjax.run.settings import flatten, from_json, text, to_json
 
 # Between two starts of one run: where it is and what it shows, never what is trained.
 MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "profile", "dry_run", "quiet")
@@ -74,6 +74,16 @@ def stored(folder) -> dict:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is damaged: expected the experiment and its config; remove it or choose another workdir")
+
+
+def stored_network(folder, Config, flag="--workdir"):
+    """The config of the network that a run wrote to network.json. UserError where it is missing or damaged."""
+    path = Path(folder) / "network.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{flag}={folder} holds no network.json that can be read: train it again") from None
+    return from_json(Config, kept, str(path))
 
 
 def write(path: Path, data: dict):

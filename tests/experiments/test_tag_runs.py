@@ -139,3 +139,26 @@ def test_refusals(trained, tmp_path):
         run(f"--data={path}", f"--workdir={tmp_path / 'run'}")
     assert f"{path}, line 4,711 has 2 columns" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bert_is_tuned_kept_and_refuses_what_is_longer_than_its_positions(names, tmp_path):
+    small = ["--network=bert", "--bert.layers=1", "--bert.dim=32", "--bert.heads=2", "--bert.context=64",
+             "--subwords=300", "--bert.dropout=0"]  # fmt: skip
+    metrics = run(f"--data={names}", f"--workdir={tmp_path / 'run'}", "--epochs=4", *small)
+    assert metrics["test_f1"] > 40
+    tagger = tagging.load(str(tmp_path / "run"))
+    assert "crf" in tagger.params
+    kept = [block.split("\n") for block in (tmp_path / "run/test.txt").read_text().strip().split("\n\n")]
+    rows = [[line.split(" ") for line in block] for block in kept]
+    found = tagging.tag(tagger, [tuple(row[0] for row in block) for block in rows])
+    assert [list(tags) for tags, _ in found] == [[row[2] for row in block] for block in rows]
+    assert [len(tags) for tags, _ in tagging.tag(tagger, [(), ("漢字", "\u200b")])] == [0, 2]
+    with pytest.raises(UserError, match="a sentence of 402 pieces, and the BERT has 64 positions"):
+        tagging.tag(tagger, [(".",) * 400])
+
+
+def test_a_start_without_bert_is_one_line():
+    with pytest.raises(ValueError, match="set --network=bert"):
+        tag.Config(start="somewhere")
+    with pytest.raises(ValueError, match="reads words alone"):
+        tag.Config(network="bert", columns=1)
