@@ -194,25 +194,14 @@ def figures(found: dict[str, list[dict]], what: str) -> dict[str, list[float]]:
 
 
 def read(config):
-    """({"train", "valid", "test": examples}, classes). A set without validation gives a tenth of training for it, one
-    without a test set a tenth more."""
-    import numpy as np
-
+    """({"train", "valid", "test": examples}, classes)."""
     from lmjax.data import labelled, tagged
 
     if config.task == "tag":
         data = tagged.load_tagged(config.data, config.data_dir or None)
         return tagged.splits(data), data.tags
     data = labelled.load_labelled(config.data, config.data_dir or None)
-    size = len(data.train.texts)
-    order, tenth = np.random.default_rng(0).permutation(size), size // 10
-    if tenth < 1:
-        raise UserError(f"{data.name} has {size} training examples: expected 10 or more")
-    splits = {"valid": data.valid, "test": data.test}
-    for name in splits:
-        if splits[name] is None:
-            splits[name], order = data.train.take(order[:tenth]), order[tenth:]
-    return splits | {"train": data.train.take(order)}, data.classes
+    return labelled.splits(data), data.classes
 
 
 def rows_of(config, part, classes, tokenizer):

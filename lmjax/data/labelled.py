@@ -144,6 +144,30 @@ class Labelled:
     test: Documents | None = None
 
 
+def tenths(count: int, missing: list[str], name: str) -> dict[str, np.ndarray]:
+    """Which of `count` training examples make each split that is `missing`, a tenth each, and which stay in "train".
+
+    Drawn once and for all. UserError where there are not ten; name: of the set.
+    """
+    order, tenth = np.random.default_rng(0).permutation(count), count // 10
+    if missing and not tenth:
+        raise UserError(f"{name} has {count} training examples: expected 10 or more, to keep a tenth for "
+                        f"{' and '.join(missing)}")  # fmt: skip
+    found = {}
+    for part in missing:
+        found[part], order = order[:tenth], order[tenth:]
+    return found | {"train": order if missing else np.arange(count)}
+
+
+def splits(data: Labelled) -> dict[str, Documents]:
+    """{"train", "valid", "test"}. A set without validation gives a tenth of training for it, one without a test set a
+    tenth more: see `tenths`."""
+    found = {"valid": data.valid, "test": data.test}
+    missing = [name for name, part in found.items() if part is None]
+    cut = tenths(len(data.train.texts), missing, data.name)
+    return found | {name: data.train.take(order) for name, order in cut.items()}
+
+
 def load_labelled(data: str, data_dir=None) -> Labelled:
     """Read a labelled set by name or path.
 

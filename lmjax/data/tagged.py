@@ -11,6 +11,7 @@ import numpy as np
 
 from lmjax.data import files
 from lmjax.data.files import File, Source
+from lmjax.data.labelled import tenths
 from lmjax.data.text import decode, split_files
 from lmjax.errors import UserError
 
@@ -102,17 +103,12 @@ def load_tagged(data: str, data_dir=None, chunks: bool = True) -> Tagged:
 
 
 def splits(data: Tagged) -> dict[str, list[Sentence]]:
-    """{"train", "valid", "test"}. A set without validation gives a tenth of training for it, drawn once and for all,
-    one without a test set another tenth. UserError where training has not ten sentences to give of."""
-    order, tenth = np.random.default_rng(0).permutation(len(data.train)), len(data.train) // 10
+    """{"train", "valid", "test"}. A set without validation gives a tenth of training for it, one without a test set
+    another tenth: see labelled.tenths."""
     found = {"valid": data.valid, "test": data.test}
     missing = [name for name, part in found.items() if part is None]
-    if missing and not tenth:
-        raise UserError(f"{data.name} has {len(data.train)} training sentences: expected 10 or more, to keep a tenth "
-                        f"for {' and '.join(missing)}")  # fmt: skip
-    for name in missing:
-        found[name], order = [data.train[i] for i in order[:tenth]], order[tenth:]
-    return {"train": [data.train[i] for i in order] if missing else data.train} | found
+    cut = tenths(len(data.train), missing, data.name)
+    return found | {name: [data.train[i] for i in order] for name, order in cut.items()}
 
 
 def is_conllu(path) -> bool:

@@ -140,7 +140,7 @@ def test_what_a_set_lacks_is_taken_from_training_once_and_for_all(tmp_path):
     assert {name: len(part) for name, part in one.items()} == {"train": 32, "valid": 4, "test": 4}
     assert sorted(some.words for part in one.values() for some in part) == sorted(some.words for some in data.train)
     path.write_text("a O\n\nb B-X\n")
-    with pytest.raises(UserError, match="has 2 training sentences: expected 10 or more"):
+    with pytest.raises(UserError, match="has 2 training examples: expected 10 or more"):
         tagged.splits(tagged.load_tagged(str(path)))
 
 
