@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmjax.data.batches import cut_lengths, drawn_from
+from lmjax.data.batches import cut_lengths, drawn_from, in_buckets
 from lmjax.data.masked import marks
 from lmjax.data.tokenizers import Word
 from lmjax.errors import UserError
@@ -195,28 +195,22 @@ def training(windows: Windows, rows: int, seed: int, *, crop: int = 0, negatives
     most = crop or windows.size.max()
     lengths = np.minimum(windows.size, most) + before + windows.cutter.after
     ends = cut_lengths(lengths, shapes)
-    bucket = np.searchsorted(ends, lengths)
-    members = [np.flatnonzero(bucket == b) for b in range(len(ends))]
-    plan = [(b, at) for b, who in enumerate(members) for at in range(0, len(who), rows)]
+    turn, steps, members = in_buckets(lengths, ends, [rows] * len(ends), seed)
     siblings = _siblings(titles) if negatives else None
     known = {}  # of the last epoch asked for: only a memory of f(seed, epoch)
 
-    def drawn(epoch: int):
+    def read(epoch: int) -> Windows:
         if epoch not in known:
             known.clear()
-            rng = drawn_from(seed, epoch)
-            orders = [rng.permutation(who) for who in members]
-            known[epoch] = orders, rng.permutation(len(plan)), _drawn(windows, rng, most, negatives, siblings)
+            known[epoch] = _drawn(windows, drawn_from(seed + 1_000_003, epoch), most, negatives, siblings)
         return known[epoch]
 
     def at(step: int) -> dict:
-        orders, turns, read = drawn(step // len(plan))
-        b, begin = plan[turns[step % len(plan)]]
-        who = orders[b][begin : begin + rows]
-        return padded(read.take(who), rows, int(ends[b]))
+        b, who = turn(step)
+        return padded(read(step // steps).take(who), rows, int(ends[b]))
 
-    tokens = sum(rows * int(ends[b]) for b, _ in plan) / len(plan)
-    return Reading(at, len(plan), tuple(map(int, ends)), tokens)
+    tokens = sum(-(-len(who) // rows) * rows * int(end) for who, end in zip(members, ends)) / steps
+    return Reading(at, steps, tuple(map(int, ends)), tokens)
 
 
 def _siblings(titles) -> list[np.ndarray]:
