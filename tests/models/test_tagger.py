@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.data import tag_rows
+from lmjax.data import tag_rows, tokenizers
 from lmjax.data.tagged import Sentence
 from lmjax.errors import UserError
-from lmjax.models import crf, tagger
+from lmjax.models import bert, crf, tagger
 from lmjax.nn.recurrent import lstm_layer
 from lmjax.run import tagging
 from lmjax.train import optim, parallel
@@ -130,6 +130,24 @@ def test_a_transformer_refuses_what_is_too_long():
     params, model, _, _ = given(model=dataclasses.replace(SMALL, encoder="transformer"))
     with pytest.raises(UserError, match="a Transformer reads 4,096"):
         tagger.attended(params, model, jnp.zeros((5000, 1, 3)), jnp.ones((1, 5000), bool))
+
+
+def test_a_bert_tags_a_word_on_its_first_piece_and_padding_is_invisible():
+    tokenizer = tokenizers.wordpiece("visited visit An extraordinary word of many letters Bob New York . Anna " * 9, 100)
+    known = tag_rows.counted(SENTENCES, "bio")
+    model = config.BertTagger(
+        vocab=tokenizer.vocab, context=64, layers=2, heads=2, dim=16, dropout=0.0, tags=len(known.tags)
+    )
+    params = param.init(tagger.bert_tagger_params(model), jax.random.key(0))
+    rows = tag_rows.rows(SENTENCES, known, tokenizer)
+    read = jax.jit(lambda params, batch: tagger.bert_emissions(params, model, batch))
+    together = read(params, tag_rows.padded(rows, range(4), 4, 8))
+    for n in (0, 3):
+        alone = bert.tag(params, model, {"tokens": rows.pieces[n][None]})[0]
+        pieces = [tokenizer.encode(word) for word in SENTENCES[n].words]
+        assert [rows.pieces[n][at] for at in rows.each["piece"][n]] == [some[0] for some in pieces]
+        assert sum(map(len, pieces)) == len(rows.pieces[n]) - 2
+        np.testing.assert_allclose(together[: rows.sizes[n], n], alone[rows.each["piece"][n]], atol=1e-5)
 
 
 def test_a_softmax_says_no_row_that_is_not_legal():
