@@ -1,0 +1,266 @@
+"""GANs that draw digits.
+
+    bash launch/run.sh experiments/gan_images.py
+"""
+
+from dataclasses import dataclass, replace
+
+from lmjax.config import Game, ImageGAN, setting
+from lmjax.run import flags
+from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Config(Run):
+    preset: str = ""
+    data: str = setting("digits", "digits (with scikit-learn), mnist, or a folder of IDX files named as MNIST's")
+    model: ImageGAN = setting(ImageGAN(), "both networks")
+    game: Game = setting(Game(lr=2e-4, critic_lr=2e-4, ema=0.999), "what they play for")
+    conditional: bool = setting(False, "the generator is asked for a class")
+    lanes: int = setting(5, "trainings, with the seeds from --seed on, in one program", low=1)
+    batch: int = setting(64, "rows of a step; a row is a pack", low=1)
+    steps: int = setting(4000, "updates of the generator", low=1)
+    samples: int = setting(2000, "images a lane is judged by", low=100)
+    judge_epochs: int = setting(60, "passes of the classifier that judges over the training images", low=1)
+    validations: int = setting(8, "of a training, each a row of training.png", low=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.game.penalty and self.model.critic_batch_norm:
+            raise ValueError("game.penalty with model.critic_batch_norm: the slope of one image would depend on others")
+
+
+PRESETS = {}
+CHUNK = 500  # images made together, normalized by their own statistics
+
+
+def main(config):
+    import jax
+    import numpy as np
+
+    from lmjax.data import images
+    from lmjax.evaluate import images as figures
+    from lmjax.models import gan
+    from lmjax.models.convnet import convnet
+    from lmjax.nn.norm import spectral_start
+    from lmjax.run.training import finish, fit, session
+    from lmjax.train import adversarial
+    from lmjax.train.lanes import Lanes, stack
+
+    pictures, game = images.load_images(config.data, config.data_dir or None), config.game
+    model = fitted(config, pictures)
+    pair = gan.image_pair(model)
+    seeds = tuple(range(config.seed, config.seed + config.lanes))
+    alone = [lane_batches(pictures.train, config.batch, game.critic_steps, pair.pack, seed, config.conditional)
+             for seed in seeds]  # fmt: skip
+    players = adversarial.Players(
+        lambda params, other, batch, key, values, psum: gan.generator_loss(
+            pair, game, params, other, batch, key, values, psum),
+        lambda params, other, batch, key, values, psum: gan.discriminator_loss(
+            pair, game, params, other, batch, key, values, psum),
+        *(adversarial.adam(rate, game.b1, game.b2) for rate in adversarial.rates(game, config.steps)),
+        spectral_start if game.spectral else lambda params: {},
+    )  # fmt: skip
+    averaging = adversarial.generator_average(game.ema) if game.ema else None
+    step = adversarial.make_step(
+        players, critic_steps=game.critic_steps, unroll=game.unroll, averaging=averaging, spread=gan.spread
+    )
+
+    with session("gan_images", config) as run:
+        judge, accuracy = classifier(run, config, pictures)
+        look = jax.jit(lambda x: (lambda y: (jax.nn.softmax(y[0]), y[1]))(convnet(judge, x)))
+
+        def seen(x):
+            """Probabilities and features of images [N,Y,X,1]."""
+            found = [jax.device_get(look(x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
+            return tuple(np.concatenate(part) for part in zip(*found))
+
+        made = jax.jit(jax.vmap(lambda params, z, y: gan.samples(pair, params["generator"], z, y), (0, None, None)))
+        asked = np.arange(config.samples) % pictures.classes if config.conditional else None
+        z = np.asarray(jax.random.normal(jax.random.key(0), (config.samples, pair.latent)))
+
+        def draw(params, z, labels):
+            """Images [N lanes, M, Y, X, 1] of noise [M, Z]."""
+            parts = [np.asarray(made(params, z[i : i + CHUNK], None if labels is None else labels[i : i + CHUNK]))
+                     for i in range(0, len(z), CHUNK)]  # fmt: skip
+            return np.concatenate(parts, axis=1)
+
+        real = {name: scaled(getattr(pictures, name)) for name in ("train", "valid", "test")}
+        real_features = {name: seen(real[name])[1] for name in ("valid", "test")}
+        target = {name: figures.gaussian(x) for name, x in real_features.items()}
+        kept, told = None, {}
+        frames = run.workdir / "frames"
+        frames.mkdir(exist_ok=True)
+
+        def validate(params):
+            nonlocal kept
+            kept = draw(params, z, asked)
+            lines = [quality(kept[i], target["valid"]) for i in range(config.lanes)]
+            return {name: float(np.mean([line[name] for line in lines])) for name in lines[0]}
+
+        def quality(x, target):
+            probabilities, features = seen(x)
+            called = probabilities.argmax(1)
+            classes, uneven = figures.class_coverage(called, pictures.classes)
+            found = {
+                "classifier_frechet": figures.frechet_distance(figures.gaussian(features), target),
+                "classifier_score": figures.classifier_score(probabilities),
+                "classes": classes,
+                "class_kl": uneven,
+            }
+            return found | ({"asked_accuracy": 100 * float((called == asked).mean())} if config.conditional else {})
+
+        def after(history, state):
+            np.save(frames / f"{history[-1]['step']:07}.npy", kept[0, :20])
+            for line in adversarial.notices(state, [f"seed {seed}" for seed in seeds]):
+                who = line.partition(",")[0].partition("for")[0]
+                if who not in told:
+                    run.say(line)
+                told[who] = line
+            return state
+
+        outcome = fit(
+            run, specs=pair.specs, tx=players, step=step, averaging=averaging,
+            batch=lambda i: stack([batch(i) for batch in alone]),
+            steps=config.steps, evaluate=validate, evaluate_every=max(config.steps // config.validations, 1),
+            decide=after, tokens_per_step=config.batch * pair.pack * config.lanes * game.critic_steps,
+            rank=lambda metrics: metrics["classifier_frechet"], lanes=Lanes(seeds),
+        )  # fmt: skip
+        validate(outcome.params)
+        metrics = {}
+        for i in range(config.lanes):
+            x = kept[i]
+            found = quality(x, target["test"])
+            features = seen(x)[1]
+            few = min(len(real["test"]), 2000)
+            found["precision"], found["recall"] = figures.precision_recall(real_features["test"][:few], features[:few])
+            near = figures.copies(real["train"], real["test"], x[:1000])
+            found |= {"closeness": near.closeness, "copied": near.copied}
+            for name, value in found.items():
+                metrics.setdefault(name, []).append(value)
+            if i == 0:
+                picture(kept, near.nearest, real["train"], lambda z, y: draw(outcome.params, z, y), pair,
+                        pictures.classes, config, frames, run.workdir)  # fmt: skip
+        floor = figures.frechet_distance(figures.gaussian(seen(real["train"][: config.samples])[1]), target["test"])
+        notes = f"judge {accuracy:.2f} % right on test; training images' classifier_frechet {floor:.3f}"
+        run.say(notes)
+        finish(run, PRESETS, outcome, metrics, {}, "; ".join([notes, *told.values()]), list(seeds), ("lanes",))
+
+
+def fitted(config, pictures):
+    """The config of both networks with the images' size and classes. ValueError where it asks for others."""
+    y, x = pictures.train.pixels.shape[1:]
+    if y != x or y % 4:
+        raise ValueError(f"{pictures.name} has images of {y} x {x} pixels: expected squares of a multiple of 4")
+    if config.model.size not in (0, y):
+        raise ValueError(f"model.size={config.model.size}, and {pictures.name} has {y}: leave it at 0")
+    return replace(config.model, size=y, classes=pictures.classes if config.conditional else 0)
+
+
+def lane_batches(train, batch: int, updates: int, pack: int, seed: int, conditional: bool):
+    """batch(step): real [B, updates, pack, Y, X, 1], row int [B], and labels [B, updates, pack] where asked for."""
+    import numpy as np
+
+    from lmjax.data import images
+
+    at, _ = images.batches(train, batch * updates * pack, seed)
+    row = np.arange(batch, dtype=np.int32)
+
+    def one(step):
+        found = at(step)
+        part = {"real": found["images"].reshape(batch, updates, pack, *found["images"].shape[1:]), "row": row}
+        return part | ({"labels": found["labels"].reshape(batch, updates, pack)} if conditional else {})
+
+    return one
+
+
+def scaled(images):
+    """Pixels [N,Y,X,1] from -1 to 1."""
+    import numpy as np
+
+    return images.pixels.astype(np.float32)[..., None] / 127.5 - 1
+
+
+def classifier(run, config, pictures):
+    """(parameters of the classifier that judges, its accuracy on test images in percent), trained once a workdir."""
+    import jax
+    import numpy as np
+    from flax.traverse_util import flatten_dict, unflatten_dict
+
+    from lmjax import param
+    from lmjax.data import images
+    from lmjax.models.convnet import convnet, convnet_loss, convnet_params
+    from lmjax.train import optim, parallel
+    from lmjax.train.state import new_state
+    from lmjax.train.step import make_step
+
+    path = run.workdir / "judge.npz"
+    specs = convnet_params(pictures.train.pixels.shape[1], 1, pictures.classes)
+    if path.exists():
+        with np.load(path) as kept:
+            params = unflatten_dict(dict(kept), sep="/")
+    else:
+        batch, per_epoch = images.batches(pictures.train, 128, 0, shift=1)
+        steps = config.judge_epochs * per_epoch
+        tx = optim.adamw(optim.warmup_cosine(2e-3, steps, 50), weight_decay=0.01)
+        strategy = parallel.local()
+        state = strategy.place(new_state(param.init(specs, jax.random.key(0)), tx))
+        step = strategy.compile(make_step(convnet_loss, tx))
+        for i in range(steps):
+            state, _ = step(state, batch(i), jax.random.key(1))
+            if i % 50 == 0:
+                run.check()
+        params = jax.device_get(state.params)
+        np.savez(path.with_suffix(".new.npz"), **flatten_dict(params, sep="/"))
+        path.with_suffix(".new.npz").replace(path)
+    look = jax.jit(lambda params, x: convnet(params, x)[0].argmax(-1))
+    right = [(np.asarray(look(params, rows["images"])) == rows["labels"]) * rows["weights"]
+             for rows in images.evaluation(pictures.test, 500)]  # fmt: skip
+    accuracy = 100 * float(np.concatenate(right).sum() / len(pictures.test))
+    run.say(f"the classifier that judges calls {accuracy:.2f} % of the test images right")
+    return params, accuracy
+
+
+def picture(kept, nearest, train, draw, pair, classes: int, config, frames, folder):
+    """samples.png, interpolation.png, neighbours.png and training.png; nothing without the plot extra."""
+    import numpy as np
+
+    lanes = kept.shape[0]
+    per_lane = max(2, 10 // lanes)
+    save(folder / "samples.png", np.concatenate([x[: 20 * per_lane].reshape(per_lane, 20, *x.shape[1:]) for x in kept]))
+    rng = np.random.default_rng(0)
+    ends = rng.standard_normal((2, 8, 1, pair.latent)).astype(np.float32)
+    share = np.linspace(0, 1, 16, dtype=np.float32)[None, :, None]
+    # Along the arc: noise of many numbers lies near a sphere, and the mean of two draws does not.
+    between = ends[0] * np.cos(share * np.pi / 2) + ends[1] * np.sin(share * np.pi / 2)
+    # Statistics of the batch are those of its draws, so it is filled up with others.
+    z = np.concatenate([between.reshape(-1, pair.latent), rng.standard_normal((CHUNK - 128, pair.latent))])
+    labels = np.repeat(np.arange(8), 16) % classes if config.conditional else None
+    labels = None if labels is None else np.concatenate([labels, np.arange(CHUNK - 128) % classes])
+    made = draw(z.astype(np.float32), labels)[0, :128]
+    save(folder / "interpolation.png", made.reshape(8, 16, *made.shape[1:]))
+    rows = [part[20 * i : 20 * (i + 1)] for i in range(3) for part in (kept[0], train[nearest])]
+    save(folder / "neighbours.png", np.stack(rows))
+    save(folder / "training.png", np.stack([np.load(path) for path in sorted(frames.glob("*.npy"))]))
+
+
+def save(path, grid):
+    """Images [rows, columns, Y, X, 1] from -1, paper, to 1, ink, as one picture."""
+    import numpy as np
+
+    from lmjax.run.pictures import canvas
+
+    R, C, Y, X = grid.shape[:4]
+    sheet = np.pad(grid[..., 0], ((0, 0), (0, 0), (1, 0), (1, 0)), constant_values=-1)
+    sheet = sheet.transpose(0, 2, 1, 3).reshape(R * (Y + 1), C * (X + 1))
+    figure = canvas(0.45 * C, 0.45 * R, dpi=110)
+    if figure is None:
+        return
+    axes = figure.add_subplot()
+    axes.imshow(sheet, cmap="gray_r", vmin=-1, vmax=1)
+    axes.axis("off")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    flags.run(main, Config, PRESETS)
