@@ -10,9 +10,28 @@ of them at each temperature.
 
 from dataclasses import dataclass, replace
 
-from lmjax.config import Generator, setting, sized
+from lmjax.config import Generator, TextDiscriminator, setting, sized
+from lmjax.errors import UserError
 from lmjax.run import flags
 from lmjax.run.options import Run
+
+
+@dataclass(frozen=True)
+class Game:
+    """SeqGAN's, as Texygen plays it on captions; its sequences have one length."""
+
+    length: int = setting(21, "tokens of a sequence, its end counted; longer lines are left out", low=2)
+    epochs: int = setting(3, "of likelihood on filled-up rows, to learn that nothing follows an end", low=0)
+    first: int = setting(80, "rounds of the discriminator before the game", low=0)
+    each: int = setting(15, "rounds of the discriminator for each update of the generator", low=1)
+    sequences: int = setting(96, "true sequences of such a round, and as many made up", low=32)
+    rollouts: int = setting(16, "completions of each prefix", low=1)
+    policy_keep: float = setting(0.8, "share of the roll-out policy that a round leaves as it was", low=0.0, high=1.0)
+    lr: float = setting(0.01, "learning rate of the policy gradient", low=0.0)
+    discriminator_lr: float = setting(1e-4, "learning rate of the discriminator", low=0.0)
+    discriminator: TextDiscriminator = setting(
+        TextDiscriminator(embed=32, windows=(2, 3), maps=(100, 200), dropout=0.25, l2=0.2), "the discriminator"
+    )
 
 
 @dataclass(frozen=True)
@@ -23,9 +42,14 @@ class Config(Run):
     model: Generator = setting(Generator(), "the generator; its length is that of the longest training line")
     runs: int = setting(1, "trainings side by side, each with its own seed", low=1)
     batch: int = setting(64, "sentences a step", low=1)
+    shapes: int = setting(4, "lengths that batches are padded to: fewer compile faster, more run faster", low=1)
     epochs: int = setting(20, "passes over the training lines", low=1)
     lr: float = setting(0.01, "learning rate of Adam", low=0.0)
     clip: float = setting(5.0, "largest norm of the gradient; 0: no clipping", low=0.0)
+    rounds: int = setting(0, "of the game against a discriminator (SeqGAN); 0: likelihood alone", low=0)
+    start: str = setting("", "with --rounds: workdir of a run by likelihood on the same set with the same seeds, which "
+                             "the game goes on from")  # fmt: skip
+    game: Game = setting(Game(), "with --rounds")
     select: str = setting("best", "the weights that are judged: of the epoch best on validation lines, or the last",
                           choices=("best", "last"))  # fmt: skip
     samples: int = setting(2_000, "sentences that are judged, at each temperature and of each training", low=40)
@@ -40,10 +64,13 @@ class Config(Run):
         super().__post_init__()
         if not self.temperatures or min(self.temperatures) < 0.05:
             raise ValueError("--temperatures: expected numbers of at least 0.05, such as --temperatures=0.8,1,1.2")
+        if self.rounds and max(self.game.discriminator.windows) > self.game.length:
+            raise ValueError(f"game.discriminator.windows={self.game.discriminator.windows} are wider than "
+                             f"game.length={self.game.length}: choose narrower")  # fmt: skip
 
 
 JUDGING = ("samples", "temperatures", "judge_cells", "judge_epochs", "judge_lr", "beside", "show", "select")
-FREE = ("runs", "temperatures", "beside", "show")  # what a run may set otherwise and still be its preset's
+FREE = ("runs", "start", "temperatures", "beside", "show")  # what a run may set otherwise and still be its preset's
 COLUMNS = (*(f"{name}_{n}" for name in ("test_bleu", "self_bleu") for n in (2, 3, 4, 5)),
            "nll_real", "distinct_2", "copied", "length")  # fmt: skip
 KEPT = 200  # sentences of each temperature in samples.txt
@@ -51,6 +78,10 @@ PRESETS = {
     "coco_texygen_mle": {
         "help": "Texygen's MLE: test BLEU-2..5 73.1 49.7 30.5 18.9, self-BLEU 91.6 76.9 58.3 40.8",
         "data": "coco-texygen", "epochs": 80, "select": "last", "samples": 10_000,
+    },
+    "coco_seqgan": {
+        "help": "Texygen's SeqGAN, from --start=WORKDIR of coco_texygen_mle: 74.5 49.8 29.4 18.0, 95.0 84.0 67.0 48.9",
+        "data": "coco-texygen", "rounds": 100, "select": "last", "samples": 10_000,
     },
     "coco_mle": {"help": "LeakGAN's form of the captions, the best of 80 epochs", "data": "coco", "epochs": 80,
                  "samples": 10_000},
@@ -87,17 +118,13 @@ def published(preset: str, data: str) -> dict:
 
 
 def main(config):
-    import numpy as np
-
-    from lmjax import param
     from lmjax.data import captions
-    from lmjax.models.seqgan import generator_params
     from lmjax.run import generating
-    from lmjax.run.training import fit, session
-    from lmjax.run.weights import trained
-    from lmjax.train import optim
-    from lmjax.train.lanes import Lanes, lane
+    from lmjax.run.training import session
 
+    if bool(config.rounds) != bool(config.start):
+        raise UserError("--rounds and --start go together: a game goes on from a run by likelihood, such as "
+                        "--rounds=100 --start=WORKDIR")  # fmt: skip
     text = captions.load_sentences(config.data, config.data_dir or None, config.longest)
     words = captions.vocabulary(text.train)
     train, valid = captions.rows(text.train, words), captions.rows(text.valid, words)
@@ -107,33 +134,128 @@ def main(config):
         run.say(f"{len(text.train):,} training lines of {train.lengths.mean() - 1:.1f} tokens, at most "
                 f"{train.lengths.max() - 1}, {len(words):,} types; {text.notes}")  # fmt: skip
         model = replace(sized(config.model, len(words)), length=int(train.lengths.max()), start=captions.END)
-        specs = generator_params(model)
-        batch, per_epoch = captions.by_length(train, config.batch, seeds)
-        nats = generating.scorer(model, run.check)
-
-        def validate(params):
-            losses = [nats(lane(params, n), valid) for n in range(config.runs)]
-            each = {f"loss_{seed}": loss for seed, loss in zip(seeds, losses)} if config.runs > 1 else {}
-            return {"loss": float(np.mean(losses))} | each
-
-        outcome = fit(
-            run,
-            specs=specs,
-            loss=generating.likelihood(model),
-            tx=optim.adamw(config.lr),
-            clip=config.clip,
-            batch=batch,
-            steps=config.epochs * per_epoch,
-            evaluate=validate,
-            evaluate_every=per_epoch,
-            tokens_per_step=round(train.lengths.sum() * config.runs / per_epoch),
-            lanes=Lanes(seeds),
-        )
-        params = outcome.params
-        if config.select == "best":
-            params = trained(run.workdir, param.stack(specs, config.runs))
-        generators = [lane(params, n) for n in range(config.runs)]
+        learn = by_playing if config.rounds else by_likelihood
+        outcome, generators = learn(run, text, words, train, valid, model, seeds)
         judged(run, outcome, text, words, model, seeds, generators, beside)
+
+
+def by_likelihood(run, text, words, train, valid, model, seeds):
+    """(Outcome, the weights of a generator for each seed), trained side by side."""
+    import numpy as np
+
+    from lmjax import param
+    from lmjax.data import captions
+    from lmjax.models.seqgan import generator_params
+    from lmjax.run import generating
+    from lmjax.run.training import fit
+    from lmjax.run.weights import trained
+    from lmjax.train import optim
+    from lmjax.train.lanes import Lanes, lane
+
+    config, specs = run.config, generator_params(model)
+    batch, per_epoch = captions.by_length(train, config.batch, seeds, config.shapes)
+    nats = generating.scorer(model, run.check)
+
+    def validate(params):
+        losses = [nats(lane(params, n), valid) for n in range(len(seeds))]
+        each = {f"loss_{n}": loss for n, loss in enumerate(losses)} if len(seeds) > 1 else {}
+        return {"loss": float(np.mean(losses))} | each
+
+    outcome = fit(
+        run,
+        specs=specs,
+        loss=generating.likelihood(model),
+        tx=optim.adamw(config.lr),
+        clip=config.clip,
+        batch=batch,
+        steps=config.epochs * per_epoch,
+        evaluate=validate,
+        evaluate_every=per_epoch,
+        tokens_per_step=round(train.lengths.sum() * len(seeds) / per_epoch),
+        lanes=Lanes(seeds),
+    )
+    best = config.select == "best"
+    params = trained(run.workdir, param.stack(specs, len(seeds))) if best else outcome.params
+    return outcome, [lane(params, n) for n in range(len(seeds))]
+
+
+def by_playing(run, text, words, train, valid, model, seeds):
+    """The same by SeqGAN's game, from the generators of a run by likelihood.
+
+    Rows of the game are filled up with ends, so the generator first learns by a few epochs of likelihood on such rows
+    that nothing follows an end; the first two points of the history are before and after them.
+    """
+    import jax
+    import numpy as np
+
+    from lmjax.evaluate import generation
+    from lmjax.models.seqgan import generator_params, sample
+    from lmjax.models.text_discriminator import discriminator_params, truth
+    from lmjax.param import stack
+    from lmjax.run import generating, sequences, writing
+    from lmjax.run.training import fit
+    from lmjax.run.weights import trained
+    from lmjax.run.workdir import stored
+    from lmjax.train.lanes import Lanes, lane
+
+    config, game, N = run.config, run.config.game, len(seeds)
+    was = stored(config.start)
+    for name in ("data", "longest", "seed", "runs"):
+        there, here = was["config"].get(name), getattr(config, name)
+        if was["experiment"] != "text_gan" or there != here or was["config"].get("rounds"):
+            raise UserError(f"--start={config.start} is a run of {was['experiment']} with {name}={there}: expected "
+                            f"one of text_gan by likelihood with {name}={here}")  # fmt: skip
+    short = replace(model, length=game.length)
+    rows = train.tokens[train.lengths <= game.length, : game.length]
+    run.say(f"the game is about the {len(rows):,} training lines of at most {game.length - 1} tokens")
+    critic = replace(game.discriminator, vocab=model.vocab)
+    generator, specs = generator_params(model), {}
+    for name in ("generator", "policy"):
+        specs[name] = generator
+    specs["discriminator"] = discriminator_params(critic)
+    begun = trained(config.start, stack(generator, N), "best" if config.select == "best" else "last", "--start")
+    plan = writing.Plan(game.epochs, game.first, config.rounds, game.each, config.batch, game.sequences)
+    tx = sequences.players(config.lr, game.lr, game.discriminator_lr)
+    steps = sequences.make_step(
+        sequences.Game(short, critic, tx, writing.judged_by(critic), game.rollouts, game.policy_keep, epochs=1)
+    )
+    nats, write = generating.scorer(model, run.check), generating.writer(model, words, run.check)
+    known = generation.references(text.valid)
+
+    @jax.jit
+    def believed(params):
+        made = sample(params["generator"], short, jax.random.key(17), 512)
+        return truth(params["discriminator"], critic, made).mean()
+
+    def validate(params):
+        found = []
+        for n in range(N):
+            own = lane(params, n)
+            sentences = write(own["generator"], jax.random.key(17), 1000, 1.0)
+            found.append({
+                "loss": nats(own["generator"], valid), "judged": float(believed(own)),
+                "bleu_4": 100 * generation.bleu(sentences, known, (4,))[4],
+                "self_bleu_4": 100 * generation.self_bleu(sentences, (4,))[4],
+                "distinct": len(set(map(tuple, sentences))) / len(sentences),
+            })  # fmt: skip
+        means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        return means | {f"{name}_{n}": value for n, one in enumerate(found) for name, value in one.items()}
+
+    outcome = fit(
+        run,
+        specs=specs,
+        tx=tx,
+        step=steps,
+        batch=lambda step: writing.batch(plan, rows, seeds, step),
+        steps=plan.steps,
+        evaluate=validate,
+        evaluate_every=10,
+        tokens_per_step=0,
+        decide=writing.notices(run.say, seeds),
+        lanes=Lanes(seeds),
+        weights={"generator": begun, "policy": begun},
+    )
+    return outcome, [lane(outcome.params["generator"], n) for n in range(N)]
 
 
 def judged(run, outcome, text, words, model, seeds, generators, beside):
@@ -161,7 +283,7 @@ def judged(run, outcome, text, words, model, seeds, generators, beside):
             found.setdefault(temperature, []).append(scores)
             kept.setdefault(temperature, sentences[:KEPT])
     figures = {name: [[one[name] for one in found[t]] for t in temperatures] for name in COLUMNS}
-    name = config.preset or "mle"
+    name = config.preset or ("seqgan" if config.rounds else "likelihood")
     curve = generating.Curve(name, config.data, temperatures, figures)
     generating.save(curve, run.workdir / "curve.json")
 
@@ -170,9 +292,9 @@ def judged(run, outcome, text, words, model, seeds, generators, beside):
     training = [training[i] for i in at]
     real = judges.scores(training) | {"reverse_nll": judges.reverse(training)}
 
-    print(f"\n{config.samples:,} sentences at each temperature, mean of {len(seeds)} trainings; nll_gen and reverse_nll "
-          f"on the\n{len(judges.readable.lengths):,} of {len(text.test):,} test lines without a word that training "
-          "lacks\n")  # fmt: skip
+    print(f"\n{config.samples:,} sentences at each temperature, mean of {len(seeds)} trainings; nll_gen and "
+          f"reverse_nll on the {len(judges.readable.lengths):,} of {len(text.test):,} test lines without a word that "
+          "training lacks\n")  # fmt: skip
     print(f"{'temperature':15}" + "".join(f"{column.replace('test_', '').replace('_', '-'):>12}" for column in COLUMNS))
     for temperature in temperatures:
         row = [np.mean([one[column] for one in found[temperature]]) for column in COLUMNS]

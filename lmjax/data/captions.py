@@ -199,15 +199,15 @@ def until_end(table) -> list[list[int]]:
     return [row[:end] for row, end in zip(table.tolist(), ended)]
 
 
-def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4):
+def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4, multiple: int = 1):
     """Batches for trainings side by side, one a seed: `(batch(step), steps_per_epoch)`.
 
-    Sentences of like length share a batch, which is padded to one of at most `shapes` lengths. Which length a step has
-    is the same for all seeds, a function of the epoch; which sentences is each seed's own. Every sentence comes once an
-    epoch. A batch: "tokens" int32 [B,N,T], and "weights" float32 [B,N,T], 0 behind a sentence's END and in rows that
-    fill up a length's last batch.
+    Sentences of like length share a batch, which is padded to one of at most `shapes` lengths, each a `multiple`. Which
+    length a step has is the same for all seeds, a function of the epoch; which sentences is each seed's own. Every
+    sentence comes once an epoch. A batch: "tokens" int32 [B,N,T], and "weights" float32 [B,N,T], 0 behind a sentence's
+    END and in rows that fill up a length's last batch.
     """
-    ends = cut_lengths(found.lengths, shapes)
+    ends = _ends(found.lengths, shapes, multiple)
     place = np.searchsorted(ends, found.lengths)
     members = [np.flatnonzero(place == b) for b in range(len(ends))]
     plan = [(b, first) for b, who in enumerate(members) for first in range(0, len(who), batch)]
@@ -229,9 +229,9 @@ def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4):
     return at, len(plan)
 
 
-def whole(found: Rows, batch: int, shapes: int = 4):
+def whole(found: Rows, batch: int, shapes: int = 4, multiple: int = 8):
     """Every sentence once, by length: an iterator of batches {"tokens", "weights"} [B,T]."""
-    ends, order = cut_lengths(found.lengths, shapes), np.argsort(found.lengths, kind="stable")
+    ends, order = _ends(found.lengths, shapes, multiple), np.argsort(found.lengths, kind="stable")
     place = np.searchsorted(ends, found.lengths[order])
     for b, end in enumerate(ends):
         who = order[place == b]
@@ -239,7 +239,13 @@ def whole(found: Rows, batch: int, shapes: int = 4):
             yield _weighed(found, who[first : first + batch], batch, int(end))
 
 
+def _ends(lengths, shapes: int, multiple: int) -> np.ndarray:
+    """The lengths that batches are padded to: multiples, so that other sentences meet the same compiled programs."""
+    return np.unique(-(-cut_lengths(lengths, shapes) // multiple) * multiple)
+
+
 def _weighed(found: Rows, who, batch: int, length: int) -> dict:
     tokens, lengths = np.full((batch, length), END, np.int32), np.zeros(batch, int)
-    tokens[: len(who)], lengths[: len(who)] = found.tokens[who, :length], found.lengths[who]
+    part = found.tokens[who, :length]
+    tokens[: len(who), : part.shape[1]], lengths[: len(who)] = part, found.lengths[who]
     return {"tokens": tokens, "weights": (np.arange(length) < lengths[:, None]).astype(np.float32)}

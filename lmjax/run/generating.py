@@ -62,23 +62,28 @@ def writer(model, words, check=lambda: None):
     return sentences
 
 
-def learned(model, train, valid, epochs: int, rate: float, check=lambda: None):
-    """The weights of a language model trained on `train`, those of the epoch that is best on `valid`, both
-    captions.Rows. Adam, 64 sentences a step."""
-    local, loss, tx = parallel.local(), likelihood(model), optim.adamw(rate)
-    batch, steps = captions.by_length(train, 64)
+def learner(model, rate: float, check=lambda: None):
+    """(learned, nats): learned(train, valid, epochs) gives the weights of a language model trained on `train`, of the
+    epoch that is best on `valid`, both captions.Rows; nats is its `scorer`. Adam, 64 sentences a step."""
+    local, specs, tx = parallel.local(), generator_params(model), optim.adamw(rate)
+    step, nats = local.compile(make_step(likelihood(model), tx, clip=5.0)), scorer(model, check)
     weights_key, key = jax.random.split(jax.random.key(0))
-    state = local.place(new_state(param.init(generator_params(model), weights_key), tx))
-    step, score, best = local.compile(make_step(loss, tx, clip=5.0)), scorer(model, check), (math.inf, None)
-    for epoch in range(epochs):
-        for i in range(epoch * steps, (epoch + 1) * steps):
-            state, _ = step(state, local.batch(jax.tree.map(lambda x: x[:, 0], batch(i))), key)
-        found = score(state.params, valid)
-        if found < best[0]:
-            best = found, jax.device_get(state.params)
-    if best[1] is None:
-        raise UserError(f"a language model did not learn from {len(train.lengths):,} sentences: lower --judge_lr")
-    return best[1]
+    begin = jax.jit(lambda: new_state(param.init(specs, weights_key), tx))
+
+    def learned(train, valid, epochs):
+        batch, steps = captions.by_length(train, 64, multiple=8)
+        state, best = local.place(begin()), (math.inf, None)
+        for epoch in range(epochs):
+            for i in range(epoch * steps, (epoch + 1) * steps):
+                state, _ = step(state, local.batch(jax.tree.map(lambda x: x[:, 0], batch(i))), key)
+            found = nats(state.params, valid)
+            if found < best[0]:
+                best = found, jax.device_get(state.params)
+        if best[1] is None:
+            raise UserError(f"a language model did not learn from {len(train.lengths):,} sentences: lower --judge_lr")
+        return best[1]
+
+    return learned, nats
 
 
 class Judges(NamedTuple):
@@ -98,8 +103,8 @@ def judges(text: captions.Sentences, words, model, epochs: int, rate: float, che
 
     known, types = generation.references(text.test), set(words)
     readable = rows([line for line in text.test if types.issuperset(line)])
-    nats = scorer(model, check)
-    real = learned(model, rows(text.test), rows(text.valid), epochs, rate, check)
+    learned, nats = learner(model, rate, check)
+    real = learned(rows(text.test), rows(text.valid), epochs)
 
     def scores(sentences):
         bleus = {"test_bleu": generation.bleu(sentences, known), "self_bleu": generation.self_bleu(sentences)}
@@ -114,7 +119,7 @@ def judges(text: captions.Sentences, words, model, epochs: int, rate: float, che
     def reverse(sentences):
         order, held = np.random.default_rng(0).permutation(len(sentences)), max(len(sentences) // 20, 1)
         kept, out = ([sentences[i] for i in part] for part in (order[held:], order[:held]))
-        return nats(learned(model, rows(kept), rows(out), epochs, rate, check), readable)
+        return nats(learned(rows(kept), rows(out), epochs), readable)
 
     return Judges(scores, reverse, readable)
 
