@@ -30,7 +30,19 @@ class Config(Run):
             raise ValueError("game.penalty with model.critic_batch_norm: the slope of one image would depend on others")
 
 
-PRESETS = {}
+_MNIST = {"data": "mnist", "lanes": 1, "samples": 5000, "judge_epochs": 3, "game.lr": 2e-4, "game.critic_lr": 2e-4,
+          "game.ema": 0.999}  # fmt: skip
+PRESETS = {
+    "mnist_dcgan": {"help": "MNIST, DCGAN: batch norm in both networks, non-saturating loss", **_MNIST,
+                    "model.critic_batch_norm": True, "steps": 8000},
+    "mnist_wgan_gp": {"help": "MNIST, WGAN-GP: five updates of the critic for one", **_MNIST, "steps": 3000,
+                      "game.loss": "wasserstein", "game.penalty": 10.0, "game.critic_steps": 5, "game.b1": 0.0,
+                      "game.b2": 0.9},
+    "mnist_hinge": {"help": "MNIST, hinge loss with spectral norms", **_MNIST, "game.loss": "hinge",
+                    "game.spectral": True, "game.b1": 0.0, "game.b2": 0.9, "steps": 8000},
+    "mnist_conditional": {"help": "MNIST, asked for a class: DCGAN with a projection", **_MNIST,
+                          "model.critic_batch_norm": True, "conditional": True, "steps": 8000},
+}  # fmt: skip
 CHUNK = 500  # images made together, normalized by their own statistics
 
 
