@@ -44,6 +44,9 @@ RULES = {
     "self_bleu": ("lower", 0.5),  # before bleu, which its name holds
     "bleu": ("higher", 0.5),
     "matthews": ("higher", 0.01),
+    "modes": ("higher", 0.5),
+    "high_quality": ("higher", 1.0),
+    "reverse_kl": ("lower", 0.02),
     "caught": ("higher", 1.0),
     "blocked": ("lower", 0.1),
 }

@@ -84,18 +84,18 @@ def fresh(experiment: str) -> Path:
 
 def finish(
     session: Session, presets: dict, outcome: Outcome, metrics: dict, published: dict | None = None, notes="",
-    seeds=None, free=(),
+    seeds=None, free=(), as_published=True,
 ):  # fmt: skip
     """Writes result.json and prints each metric beside the published one.
 
     metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source,
     mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran and those
-    named in `free`, is a partial one.
+    named in `free`, is a partial one, as is one whose preset is not the paper's: `as_published` False.
     """
     config = session.config
     own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
     names = (*(field.name for field in fields(Run)), *free)
-    complete = replace(config, **{name: getattr(own, name) for name in names}) == own
+    complete = as_published and replace(config, **{name: getattr(own, name) for name in names}) == own
     metrics = {name: value if isinstance(value, list) else [value] for name, value in metrics.items()}
     figures = {name: record.Published(*figure) for name, figure in (published or {}).items()}
     result = record.result(
