@@ -175,9 +175,9 @@ def animate(frames: list[Path], mixture, path: Path, size=150):
     reach = 1.3 * abs(mixture.means).max()
 
     def pixels(points):
-        """Row and column of points [..., 2], at the middle where they are no numbers."""
-        at = np.nan_to_num((points * [1, -1] / reach + 1) / 2 * size)
-        return np.clip(at, 0, size - 1).astype(int)[..., ::-1]
+        """Row and column of those of the points [M,2] that are on the picture."""
+        at = (points * [1, -1] / reach + 1) / 2 * size
+        return at[((at >= 0) & (at < size)).all(1)].astype(int)[:, ::-1]
 
     angles = np.linspace(0, 2 * np.pi, 40)
     circle = np.round(4 * np.stack([np.sin(angles), np.cos(angles)], axis=1)).astype(int)

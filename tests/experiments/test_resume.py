@@ -50,6 +50,11 @@ RUNS = {
         "vit.py", "--data=twin", "--epochs=12", "--batch=6", "--model.patch=4", "--model.layers=1", "--model.dim=8",
         "--model.heads=2", "--model.dropout=0.1", "--pictures=2",
     ],
+    "two players in lanes": [
+        "gan_mixtures.py", "--data=ring", "--steps=48", "--frames=4", "--lanes=2", "--batch=8", "--samples=20",
+        "--game.critic_steps=2", "--game.unroll=1", "--game.ema=0.9", "--model.batch_norm=true", "--model.hidden=8",
+        "--model.critic_hidden=8",
+    ],
     "masked words": [
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
