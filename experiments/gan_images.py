@@ -103,7 +103,7 @@ def main(config):
         real = {name: scaled(getattr(pictures, name)) for name in ("train", "valid", "test")}
         real_features = {name: seen(real[name])[1] for name in ("valid", "test")}
         target = {name: figures.gaussian(x) for name, x in real_features.items()}
-        kept, told = None, {}
+        kept = None
         frames = run.workdir / "frames"
         frames.mkdir(exist_ok=True)
 
@@ -127,11 +127,7 @@ def main(config):
 
         def after(history, state):
             np.save(frames / f"{history[-1]['step']:07}.npy", kept[0, :20])
-            for line in adversarial.notices(state, [f"seed {seed}" for seed in seeds]):
-                who = line.partition(",")[0].partition("for")[0]
-                if who not in told:
-                    run.say(line)
-                told[who] = line
+            adversarial.tell(run.say, history, state, [f"seed {seed}" for seed in seeds])
             return state
 
         outcome = fit(
@@ -160,7 +156,8 @@ def main(config):
         notes = (f"judge {accuracy:.2f} % right on test; training images have classifier_frechet "
                  f"{best['classifier_frechet']:.2f} and classifier_score {best['classifier_score']:.2f}")  # fmt: skip
         run.say(notes)
-        finish(run, PRESETS, outcome, metrics, {}, "; ".join([notes, *told.values()]), list(seeds), ("lanes",))
+        finish(run, PRESETS, outcome, metrics, {}, "; ".join([notes, *adversarial.failures(outcome.history)]),
+               list(seeds), ("lanes",))  # fmt: skip
 
 
 def fitted(config, pictures):

@@ -105,7 +105,7 @@ def main(config):
         frames.mkdir(exist_ok=True)
         z = jax.random.normal(jax.random.key(0), (config.samples, pair.latent))
         made = jax.jit(jax.vmap(lambda params: gan.samples(pair, params["generator"], z)))
-        figures, points, told, names = [], None, {}, ("modes", "high_quality", "reverse_kl")
+        figures, points, names = [], None, ("modes", "high_quality", "reverse_kl")
 
         def judge(params):
             nonlocal points, figures
@@ -116,11 +116,7 @@ def main(config):
 
         def after(history, state):
             np.save(frames / f"{history[-1]['step']:07}.npy", points.astype(np.float16))
-            for line in adversarial.notices(state, [f"seed {seed}" for seed in seeds]):
-                who = line.partition(",")[0].partition("for")[0]
-                if who not in told:
-                    run.say(line)
-                told[who] = line
+            adversarial.tell(run.say, history, state, [f"seed {seed}" for seed in seeds])
             return state
 
         outcome = fit(
@@ -141,7 +137,8 @@ def main(config):
         else:
             animate(sorted(frames.glob("*.npy")), mixture, run.workdir / "training.gif")
         published = {name: (*figure, "R") for name, figure in PUBLISHED.get(config.preset, {}).items()}
-        finish(run, PRESETS, outcome, metrics, published, "; ".join(told.values()), list(seeds), as_published=False)
+        finish(run, PRESETS, outcome, metrics, published, "; ".join(adversarial.failures(outcome.history)), list(seeds),
+               as_published=False)
 
 
 def draw(points, figures, seeds, mixture, path: Path) -> Path | None:

@@ -55,7 +55,10 @@ def rates(game, steps: int):
 
 
 def adam(rate, b1: float, b2: float):
-    """Adam, `rate` a number or a schedule, whose update can itself be differentiated where a gradient is 0, as an unrolled discriminator's often is."""
+    """Adam whose update can itself be differentiated where a gradient is 0, as an unrolled discriminator's often is.
+
+    rate: a number or a schedule.
+    """
     return optax.adam(rate, b1, b2, eps=1e-8, eps_root=1e-16)
 
 
@@ -160,26 +163,48 @@ def in_a_row(count, now):
     return jnp.where(now, count + 1, 0)
 
 
-def notices(state, names=None) -> list[str]:
-    """One line for each failure that `state` shows to last, of each lane where there are some. names: of the lanes."""
+def notices(state, names=None) -> dict[str, str]:
+    """One line for each failure that `state` shows to last, of each lane where there are some, by a key of its own.
+
+    names: of the lanes.
+    """
     watch = {name: jax.device_get(x) for name, x in state.opt["watch"].items()}
     bad = jax.device_get(state.bad)
-    lanes = [(None, watch, bad)] if bad.ndim == 1 else [
-        (names[i] if names else f"lane {i}", {name: x[i] for name, x in watch.items()}, bad[i]) for i in range(len(bad))
+    lanes = [("", watch, bad)] if bad.ndim == 1 else [
+        (f"{names[i] if names else f'lane {i}'}: ", {name: x[i] for name, x in watch.items()}, bad[i])
+        for i in range(len(bad))
     ]  # fmt: skip
-    lines = []
-    for name, counts, (_, skipped) in lanes:
-        who = f"{name}: " if name else ""
+    lines = {}
+    for who, counts, (_, skipped) in lanes:
         if counts["won"] >= LONG:
-            lines.append(f"{who}the discriminator has won: for {counts['won']:,} steps it told nearly all samples "
-                         "apart; lower its rate or size, or take another loss")  # fmt: skip
+            lines[f"{who}won"] = (f"{who}the discriminator has won: for {counts['won']:,} steps it told nearly all "
+                                  "samples apart; lower its rate or size, or take another loss")  # fmt: skip
         if counts["collapsed"] >= LONG:
-            lines.append(f"{who}the generator has collapsed: for {counts['collapsed']:,} steps its samples lay within "
-                         f"{100 * NARROW:.0f} % of the data's spread; pack or unroll, or lower its rate")  # fmt: skip
+            lines[f"{who}collapsed"] = (
+                f"{who}the generator has collapsed: for {counts['collapsed']:,} steps its samples lay within "
+                f"{100 * NARROW:.0f} % of the data's spread; pack or unroll, or lower its rate"
+            )
         if counts["penalty"]:
-            lines.append(f"{who}the slope penalty was not finite in {counts['penalty']:,} steps, which were skipped; "
-                         "lower the discriminator's rate")  # fmt: skip
+            lines[f"{who}penalty"] = (f"{who}the slope penalty was not finite in {counts['penalty']:,} steps, which "
+                                      "were skipped; lower the discriminator's rate")  # fmt: skip
         elif skipped:
-            lines.append(f"{who}{skipped:,} steps had a loss or gradient that was not finite and were skipped; "
-                         "lower the rates")  # fmt: skip
+            lines[f"{who}skipped"] = (f"{who}{skipped:,} steps had a loss or gradient that was not finite and were "
+                                      "skipped; lower the rates")  # fmt: skip
     return lines
+
+
+def tell(say, history: list, state, names=None):
+    """Says the failures that were not said before, and keeps all in the last line of a run's history."""
+    lines, before = notices(state, names), {key for line in history[:-1] for key in line.get("failures", ())}
+    for key, line in lines.items():
+        if key not in before:
+            say(line)
+    history[-1]["failures"] = lines
+
+
+def failures(history: list) -> list[str]:
+    """The last line about each failure that a run's history holds."""
+    latest = {}
+    for line in history:
+        latest |= line.get("failures", {})
+    return list(latest.values())

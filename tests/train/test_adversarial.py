@@ -187,7 +187,11 @@ def watched(real, monkeypatch, game=None, steps=4, scale=1.0, critic=1.0):
     step = jax.jit(adversarial.make_step(both, spread=gan.spread), static_argnums=3)
     for _ in range(steps):
         state, metrics = step(state, {"real": real, "row": np.arange(B)}, jax.random.key(0), parallel.ONE)
-    return adversarial.notices(state), params, state, metrics
+    said, history = [], [{}]
+    adversarial.tell(said.append, history, state)
+    adversarial.tell(said.append, [*history, {}], state)  # which says nothing new
+    assert adversarial.failures(history) == said
+    return said, params, state, metrics
 
 
 def points():
@@ -224,5 +228,5 @@ def test_a_lane_is_named():
     state = new_state({}, optax.identity()).replace(
         opt={"watch": {"won": 0 * count, "collapsed": count, "penalty": 0 * count}}, bad=jnp.zeros((2, 2), jnp.int32)
     )
-    (line,) = adversarial.notices(state, ["seed 7", "seed 8"])
+    (line,) = adversarial.notices(state, ["seed 7", "seed 8"]).values()
     assert line.startswith("seed 8: the generator has collapsed: for 500 steps")
