@@ -57,7 +57,7 @@ def main(config):
     from lmjax.evaluate import images as figures
     from lmjax.models import gan
     from lmjax.models.convnet import convnet
-    from lmjax.nn.norm import spectral_start
+    from lmjax.run.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
     from lmjax.train.lanes import Lanes, stack
@@ -68,18 +68,6 @@ def main(config):
     seeds = tuple(range(config.seed, config.seed + config.lanes))
     alone = [lane_batches(pictures.train, config.batch, game.critic_steps, pair.pack, seed, config.conditional)
              for seed in seeds]  # fmt: skip
-    players = adversarial.Players(
-        lambda params, other, batch, key, values, psum: gan.generator_loss(
-            pair, game, params, other, batch, key, values, psum),
-        lambda params, other, batch, key, values, psum: gan.discriminator_loss(
-            pair, game, params, other, batch, key, values, psum),
-        *(adversarial.adam(rate, game.b1, game.b2) for rate in adversarial.rates(game, config.steps)),
-        spectral_start if game.spectral else lambda params: {},
-    )  # fmt: skip
-    averaging = adversarial.generator_average(game.ema) if game.ema else None
-    step = adversarial.make_step(
-        players, critic_steps=game.critic_steps, unroll=game.unroll, averaging=averaging, spread=gan.spread
-    )
 
     with session("gan_images", config) as run:
         judge, accuracy = classifier(run, config, pictures)
@@ -131,7 +119,7 @@ def main(config):
             return state
 
         outcome = fit(
-            run, specs=pair.specs, tx=players, step=step, averaging=averaging,
+            run, specs=pair.specs, **playing(pair, game, config.steps),
             batch=lambda i: stack([batch(i) for batch in alone]),
             steps=config.steps, evaluate=validate, evaluate_every=max(config.steps // config.validations, 1),
             decide=after, tokens_per_step=config.batch * pair.pack * config.lanes * game.critic_steps,

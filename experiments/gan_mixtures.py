@@ -78,7 +78,7 @@ def main(config):
     from lmjax.data import mixtures
     from lmjax.evaluate.mixtures import coverage
     from lmjax.models import gan
-    from lmjax.nn.norm import spectral_start
+    from lmjax.run.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
     from lmjax.train.lanes import Lanes, stack
@@ -87,18 +87,6 @@ def main(config):
     pair = gan.point_pair(config.model)
     seeds = tuple(range(config.seed, config.seed + config.lanes))
     alone = [mixtures.batches(mixture, config.batch, game.critic_steps, pair.pack, seed) for seed in seeds]
-    players = adversarial.Players(
-        lambda params, other, batch, key, values, psum: gan.generator_loss(
-            pair, game, params, other, batch, key, values, psum),
-        lambda params, other, batch, key, values, psum: gan.discriminator_loss(
-            pair, game, params, other, batch, key, values, psum),
-        *(adversarial.adam(rate, game.b1, game.b2) for rate in adversarial.rates(game, config.steps)),
-        spectral_start if game.spectral else lambda params: {},
-    )  # fmt: skip
-    averaging = adversarial.generator_average(game.ema) if game.ema else None
-    step = adversarial.make_step(
-        players, critic_steps=game.critic_steps, unroll=game.unroll, averaging=averaging, spread=gan.spread
-    )
 
     with session("gan_mixtures", config) as run:
         frames = run.workdir / "frames"
@@ -115,12 +103,12 @@ def main(config):
             return mean | {"least_modes": min(f["modes"] for f in figures)}
 
         def after(history, state):
-            np.save(frames / f"{history[-1]['step']:07}.npy", points.astype(np.float16))
+            np.save(frames / f"{history[-1]['step']:07}.npy", points.clip(-6e4, 6e4).astype(np.float16))
             adversarial.tell(run.say, history, state, [f"seed {seed}" for seed in seeds])
             return state
 
         outcome = fit(
-            run, specs=pair.specs, tx=players, step=step, averaging=averaging,
+            run, specs=pair.specs, **playing(pair, game, config.steps),
             batch=lambda i: stack([batch(i) for batch in alone]),
             steps=config.steps, evaluate=judge, evaluate_every=max(config.steps // config.frames, 1), decide=after,
             tokens_per_step=config.batch * pair.pack * config.lanes, rank=lambda metrics: metrics["reverse_kl"],
