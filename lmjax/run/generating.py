@@ -146,7 +146,7 @@ def read(folder, data: str) -> Curve:
         raise UserError(f"--beside={folder} holds no finished run of text_gan.py: {path} cannot be read") from None
     if found.data != data:
         raise UserError(f"--beside={folder} is a run on {found.data}, this one is on {data}: give runs on the same set")
-    return found
+    return found._replace(name=f"{found.name} ({Path(folder).name})")
 
 
 def draw(curves: list[Curve], marks: dict[str, tuple[float, float]], path: Path, title: str, order: int = 4):
