@@ -2,10 +2,26 @@
 
     bash launch/run.sh experiments/text_gan.py
 
-learns from the sentences of the Python documentation (nothing to download), prints some of its own, and judges 10,000
-of them at each temperature.
+learns by likelihood from the sentences of the Python documentation (nothing to download), prints some of its own, and
+judges 2,000 of them at each temperature. --data=FILE takes your own, one a line.
 
-    bash launch/run.sh experiments/text_gan.py --preset=coco_texygen_mle --data_dir=DATA --workdir=runs/mle
+    bash launch/run.sh experiments/text_gan.py --preset=coco_texygen_mle --runs=5 --data_dir=DATA --workdir=MLE
+    bash launch/run.sh experiments/text_gan.py --preset=coco_seqgan --runs=5 --data_dir=DATA --start=MLE --beside=MLE
+
+The second is SeqGAN (Yu et al. 2017), which goes on from the first. DATA holds the folder `text-gan` with the files
+that lmjax/data/captions.py names (plain or .gz), or they are fetched. Every figure's definition stands under the
+table.
+
+Quality and variety are traded for each other by the temperature alone, so one figure of a model says little (Caccia et
+al. 2020, "Language GANs falling short"): WORKDIR/curve.png has test BLEU-4 against self-BLEU-4 from temperature 0.7 to
+1.4, of this run, of those that --beside names, and of published ones. samples.txt has 200 sentences at each.
+
+Published figures for captions are Texygen's (Zhu et al. 2018): image_coco.txt to train on and test_coco.txt for
+references, 10,000 captions each, taken apart by nltk's word_tokenize; 10,000 generated ones. That this is how they were
+taken is known from their row of the training lines, which the same functions give here to within 0.1 points.
+SeqGAN's discriminator there reads 10,000 true captions and 128 made up, mixed; here as many made up as true ones.
+Departures: 500 training lines are held out for validation; sentences of like length share a batch, and no padding is
+learnt; the game is about captions of at most 20 tokens.
 """
 
 from dataclasses import dataclass, replace
@@ -50,8 +66,10 @@ class Config(Run):
     start: str = setting("", "with --rounds: workdir of a run by likelihood on the same set with the same seeds, which "
                              "the game goes on from")  # fmt: skip
     game: Game = setting(Game(), "with --rounds")
-    select: str = setting("best", "the weights that are judged: of the epoch best on validation lines, or the last",
-                          choices=("best", "last"))  # fmt: skip
+    select: str = setting(
+        "best", "the weights that are judged: of the epoch best on validation lines, or the last; with --rounds, those "
+        "of --start that the game goes on from", choices=("best", "last"),
+    )  # fmt: skip
     samples: int = setting(2_000, "sentences that are judged, at each temperature and of each training", low=40)
     temperatures: tuple[float, ...] = setting((0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4), "the table's and the curve's")
     judge_cells: int = setting(64, "cells and width of the language models of nll_real and reverse_nll", low=1)
@@ -95,8 +113,8 @@ PRESETS = {
     },
 }  # fmt: skip
 
-# Zhu et al. 2018, docs/evaluation.md of Texygen and PAPERS.md: BLEU-2..5 of 10,000 captions beside the 10,000 of the
-# test file, self-BLEU-2..5, in percent. Their generator has 32 cells, 80 epochs of batches of 64, a rate of .01.
+# Zhu et al. 2018 and docs/evaluation.md of Texygen: test BLEU-2..5 and self-BLEU-2..5 in percent. Their generator has
+# 32 cells and reads batches of 64 at a rate of .01, for 80 epochs.
 TEXYGEN = {
     "MLE": ((73.1, 49.7, 30.5, 18.9), (91.6, 76.9, 58.3, 40.8)),
     "SeqGAN": ((74.5, 49.8, 29.4, 18.0), (95.0, 84.0, 67.0, 48.9)),
