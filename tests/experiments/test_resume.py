@@ -74,9 +74,8 @@ RUNS = {
     ],
     "sequences and their judge": [
         "seqgan.py", "--oracle=generated", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8", "--written=8",
-        "--epochs=8", "--judge_first=6", "--rounds=12", "--rollouts=2", "--scheduled=0.1", "--model.vocab=12",
-        "--model.length=4", "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=1,3",
-        "--judge.maps=4,4",
+        "--epochs=0", "--judge_first=0", "--rounds=24", "--rollouts=2", "--model.vocab=12", "--model.length=4",
+        "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=3", "--judge.maps=4",
     ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",

@@ -39,14 +39,19 @@ def begin(seed):
 
 
 def played(strategy, seeds, parts=("rows", "true", "made"), steps=2):
-    """The lanes' params after each of a few rounds of the game, or of parts of one, and each round's metrics."""
+    """The lanes' params after each of a few rounds of the game, or of parts of one, and each round's metrics. A round
+    is taken twice: from the state before it, and from what a checkpoint would hold of that."""
     lanes = Lanes(seeds)
     start, key = start_lanes(begin, keys, lanes)
     state, step = strategy.place(jax.jit(start)()), strategy.compile(over_lanes(sequences.make_step(GAME), lanes))
     batch = writing.batch(PLAN, TRAIN, seeds, PLAN.epochs + PLAN.first)
     params, metrics = [], []
     for _ in range(steps):
-        state, report = step(state, strategy.batch({name: batch[name] for name in parts}), key)
+        part = {name: batch[name] for name in parts}
+        kept = jax.tree.map(np.array, strategy.host(state))
+        state, report = step(state, strategy.batch(part), key)
+        again, _ = step(strategy.place(kept), strategy.batch(part), key)
+        jax.tree.map(np.testing.assert_array_equal, strategy.host(state), strategy.host(again))
         params.append(strategy.host(state).params)
         metrics.append(jax.device_get(report))
     return params, metrics
