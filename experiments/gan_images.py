@@ -148,7 +148,7 @@ def main(config):
         outcome = fit(
             run, specs=pair.specs, **playing(pair, game, config.steps),
             batch=lambda i: stack([batch(i) for batch in alone]),
-            steps=config.steps, evaluate=validate, evaluate_every=max(config.steps // config.validations, 1),
+            steps=config.steps, evaluate=validate, evaluate_every=-(-config.steps // config.validations),
             decide=after, tokens_per_step=config.batch * pair.pack * config.lanes * game.critic_steps,
             rank=lambda metrics: metrics["classifier_frechet"], lanes=Lanes(seeds),
         )  # fmt: skip

@@ -199,7 +199,7 @@ def discriminator_loss(pair: Pair, game, params, generator, batch, key, vectors,
     Metrics: accuracy, the share of real scores above 0 and made ones below, or for wasserstein, where 0 says nothing,
     distance; penalty; and the sums that `spread` reads.
     """
-    fake = jax.lax.stop_gradient(make(pair, generator, batch, key, psum))
+    fake = make(pair, generator, batch, key, psum)  # of which an unrolled generator wants the gradient
     score, vectors = judge(pair, game, params, vectors)
     real, labels = batch["real"], batch.get("labels")
     above, below = score(real, labels, psum), score(fake, labels, psum)

@@ -48,7 +48,7 @@ def test_precision_and_recall_of_known_sets():
     assert images.precision_recall(left, far)[0] == pytest.approx(50, abs=1)
     assert images.precision_recall(left, right) == (0, 0)
     line = np.array([[0.0], [1.0], [3.0], [7.0]])  # balls to the second neighbour: radii 3, 2, 3, 6
-    assert images.precision_recall(line, np.array([[-2.9], [-3.1], [12.9], [13.1]]), k=2)[0] == 50
+    assert images.precision_recall(line, np.array([[-2.9], [-3.1], [12.9], [13.1]]), k=2) == (50, 100)
 
 
 def test_coverage_of_classes():
