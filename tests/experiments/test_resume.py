@@ -72,11 +72,6 @@ RUNS = {
         "tag.py", "--data=columns.txt", "--epochs=6", "--batch=10", "--shapes=1", "--forget=0.5", "--model.word_dim=8",
         "--model.letter_dim=4", "--model.letter_cells=4", "--model.cells=8",
     ],
-    "sequences and their judge": [
-        "seqgan.py", "--oracle=generated", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8", "--written=8",
-        "--epochs=0", "--judge_first=0", "--rounds=24", "--rollouts=2", "--model.vocab=12", "--model.length=4",
-        "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=3", "--judge.maps=4",
-    ],
     "translations": [
         "translate_multi30k.py", "--data=pairs", "--source=aa", "--target=bb", "--tokens=spaces", "--rows=16",
         "--shapes=1", "--epochs=6", "--average=2", "--model.layers=1", "--model.dim=16", "--model.heads=2",
@@ -87,7 +82,7 @@ RUNS = {
 
 def start(name, folder):
     script, *flags = RUNS[name]
-    data = [] if any(flag.startswith(("--data=", "--oracle=")) for flag in flags) else ["--data=text.txt"]
+    data = [] if any(flag.startswith("--data=") for flag in flags) else ["--data=text.txt"]
     command = [sys.executable, str(ROOT / "experiments" / script), *flags, *data, *COMMON, f"--workdir={folder.name}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | CACHE
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
