@@ -2,13 +2,19 @@
 
     bash launch/run.sh experiments/gan_mixtures.py
 
-needs nothing to download. samples.png in the workdir has the points of every seed, with what it found and what it
+needs nothing to download: a plain GAN on the ring, 43 steps a second of one core, so a minute and its compilation. Nine
+seeds find all 8 modes, one 6. samples.png in the workdir has the points of every seed, with what it found and what it
 missed, and training.gif how they came there.
 
     bash launch/run.sh experiments/gan_mixtures.py --preset=ring_gan
     bash launch/run.sh experiments/gan_mixtures.py --preset=grid_pacgan4
 
-PRESETS_TABLE
+Measured over seeds 0 to 9:
+
+                   modes          high quality, %    reverse KL       published modes
+    default        7.8 ± 0.6      54.3 ± 25.1        0.023 ± 0.055
+    ring_gan       2.3 ± 1.8       4.3 ± 5.2         0.814 ± 0.528    1 (VEEGAN's table)
+    ring_pacgan2   7.8 ± 0.4      28.1 ± 19.8        0.007 ± 0.006    7.9
 
 A mode is found if one of 2,500 samples lies within three standard deviations of it, and such samples are of high
 quality (98.9 % of the mixture's own are); reverse KL, in nats, is that of the nearest modes of all samples from even
