@@ -27,11 +27,11 @@ def players(pair, game, tx=None):
     )  # fmt: skip
 
 
-def batch(i, pair, updates, labels=None):
+def batch(i, pair, updates):
     rng, shape = np.random.default_rng(i), (B, updates, pair.pack, *pair.shape)
     rows = {"real": rng.normal(size=shape).astype(np.float32), "row": np.arange(B, dtype=np.int32)}
     rows["real"] *= np.linspace(0, 2, B, dtype=np.float32).reshape(-1, *[1] * (len(shape) - 1))  # each device's differ
-    return rows | ({"labels": rng.integers(0, labels, (B, updates, 1), np.int32)} if labels else {})
+    return rows
 
 
 GAMES = {
@@ -39,8 +39,8 @@ GAMES = {
         gan.image_pair(ImageGAN(size=8, latent=4, width=4, critic_batch_norm=True)), Game()),
     "batch norm, packs, unrolled": (
         gan.point_pair(PointGAN(hidden=8, layers=1, critic_hidden=8, critic_layers=1, pack=2)), Game(unroll=2)),
-    "slope penalty, spectral norms, classes": (
-        gan.image_pair(ImageGAN(size=8, latent=4, width=4, classes=3)),
+    "slope penalty, spectral norms": (
+        gan.point_pair(PointGAN(hidden=8, layers=1, critic_hidden=8, critic_layers=1)),
         Game(loss="wasserstein", penalty=1.0, spectral=True, critic_steps=2)),
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def run(name, strategy=None, steps=2):
     strategy = strategy(param.axes(pair.specs)) if strategy else parallel.local()
     state, step = strategy.place(state), strategy.compile(step)
     for i in range(steps):
-        rows = strategy.batch(batch(i, pair, game.critic_steps, 3 if "classes" in name else None))
+        rows = strategy.batch(batch(i, pair, game.critic_steps))
         state, metrics = step(state, rows, jax.random.key(1))
     return strategy.host(state), {name: float(x) for name, x in metrics.items()}
 
@@ -81,7 +81,7 @@ def alone():
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [(name, "pmap") for name in GAMES] + [("batch norm in both", "mesh"), ("batch norm, packs, unrolled", "mesh")],
+    [(name, "pmap") for name in GAMES] + [("batch norm, packs, unrolled", "mesh")],
 )
 def test_strategies_agree_with_one_device(name, strategy, alone):
     made = {"pmap": lambda axes: parallel.data_parallel(),
@@ -118,9 +118,13 @@ def test_each_lane_is_the_run_alone():
 
 
 def test_an_unrolled_gradient_is_that_of_the_steps_written_out():
-    pair, game = gan.point_pair(PointGAN(hidden=8, critic_hidden=8, layers=1, batch_norm=False)), Game()
-    params = param.init(pair.specs, jax.random.key(0))
-    both, rate = players(pair, game), 0.5
+    # Networks without a kink, which differences would stumble over.
+    draws = jax.random.split(jax.random.key(0), 3)
+    critic = {"w": jax.random.normal(draws[1], (2, 8)), "out": jax.random.normal(draws[2], (8,))}
+    params = {"generator": {"w": jax.random.normal(draws[0], (2, 2))}, "discriminator": critic}
+    pair = gan.Pair({}, 2, (2,), 1, lambda p, z, labels, statistics, psum: (jnp.tanh(z @ p["w"]), []),
+                    lambda p, x, labels, psum: jnp.tanh(x[:, 0] @ p["w"]) @ p["out"])  # fmt: skip
+    both, rate = players(pair, Game()), 0.3
     rows = mixtures.batches(mixtures.ring(), B, 1, 1, 0)(0)
     rows["real"] = rows["real"][:, 0]
     key, psum = jax.random.key(1), lambda x: x
@@ -146,7 +150,7 @@ def test_an_unrolled_gradient_is_that_of_the_steps_written_out():
     got, expected = jax.jit(lambda g: (jax.grad(looked_ahead)(g), jax.grad(written_out)(g)))(params["generator"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, expected)
     # The steps' own dependence on the generator is part of it: as differences have it, along a direction.
-    ahead, e = jax.jit(lambda g, t: looked_ahead(jax.tree.map(lambda p, d: p + t * d, g, got))), 1e-3
+    ahead, e = jax.jit(lambda g, t: looked_ahead(jax.tree.map(lambda p, d: p + t * d, g, got))), 1e-2
     length = sum(float((g * g).sum()) for g in jax.tree.leaves(got)) ** 0.5
     along = [float(ahead(params["generator"], t * e / length)) for t in (-1, 1)]
     assert (along[1] - along[0]) / (2 * e) == pytest.approx(length, rel=1e-2)
