@@ -17,10 +17,11 @@ A step is an epoch of maximum likelihood or a round of the game. The same comman
 killed run stopped. --oracle=generated runs the presets on an oracle of your own.
 
 What the published oracle's file says: its own sequences 5.744 (published: 5.750), uniformly random ones 11.42 and an
-untrained generator's 11.44. The published 10.310 for random ones must be of another oracle: with this one no generator
-that knows nothing of it can be there. Maximum likelihood, mean of five seeds: 9.48 after 5 epochs, 9.15 after 10, 9.03
-after 20, 9.00 to 9.02 from the 30th on (published: 9.038). Held-out sequences are likeliest after the fifth (7.61 nats
-a token; 8.85 after 60): what the table's figure rewards in later epochs is no better model of the data.
+untrained generator's 11.44. The published 10.310 for random ones must be of another oracle: with this one no
+generator that knows nothing of it can be there. Maximum likelihood ends at 9.013, five seeds (published: 9.038), in
+some 18 minutes of one core: 9.48 after 5 epochs, 9.15 after 10, 9.03 after 20, 9.00 to 9.02 from the 30th on. Held-
+out sequences are likeliest after the fifth (7.61 nats a token; 8.95 after 80): what the table's figure rewards in
+later epochs is not a better model of the data.
 """
 
 from dataclasses import dataclass
