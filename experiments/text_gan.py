@@ -153,12 +153,16 @@ def main(config):
                 f"{train.lengths.max() - 1}, {len(words):,} types; {text.notes}")  # fmt: skip
         model = replace(sized(config.model, len(words)), length=int(train.lengths.max()), start=captions.END)
         learn = by_playing if config.rounds else by_likelihood
-        outcome, generators = learn(run, text, words, train, valid, model, seeds)
-        judged(run, outcome, text, words, model, seeds, generators, beside)
+        tools = generating.scorer(model, run.check), generating.writer(model, words, run.check)
+        outcome, generators = learn(run, text, train, valid, model, seeds, *tools)
+        judged(run, outcome, text, words, model, seeds, generators, beside, *tools)
 
 
-def by_likelihood(run, text, words, train, valid, model, seeds):
-    """(Outcome, the weights of a generator for each seed), trained side by side."""
+def by_likelihood(run, text, train, valid, model, seeds, nats, write):
+    """(Outcome, the weights of a generator for each seed), trained side by side.
+
+    nats, write: scorer and writer of `model`, see run/generating.py.
+    """
     import numpy as np
 
     from lmjax import param
@@ -172,7 +176,6 @@ def by_likelihood(run, text, words, train, valid, model, seeds):
 
     config, specs = run.config, generator_params(model)
     batch, per_epoch = captions.by_length(train, config.batch, seeds, config.shapes)
-    nats = generating.scorer(model, run.check)
 
     def validate(params):
         losses = [nats(lane(params, n), valid) for n in range(len(seeds))]
@@ -197,7 +200,7 @@ def by_likelihood(run, text, words, train, valid, model, seeds):
     return outcome, [lane(params, n) for n in range(len(seeds))]
 
 
-def by_playing(run, text, words, train, valid, model, seeds):
+def by_playing(run, text, train, valid, model, seeds, nats, write):
     """The same by SeqGAN's game, from the generators of a run by likelihood.
 
     Rows of the game are filled up with ends, so the generator first learns by a few epochs of likelihood on such rows
@@ -210,7 +213,7 @@ def by_playing(run, text, words, train, valid, model, seeds):
     from lmjax.models.seqgan import generator_params, sample
     from lmjax.models.text_discriminator import discriminator_params, truth
     from lmjax.param import stack
-    from lmjax.run import generating, sequences, writing
+    from lmjax.run import sequences, writing
     from lmjax.run.training import fit
     from lmjax.run.weights import trained
     from lmjax.run.workdir import stored
@@ -237,7 +240,6 @@ def by_playing(run, text, words, train, valid, model, seeds):
     steps = sequences.make_step(
         sequences.Game(short, critic, tx, writing.judged_by(critic), game.rollouts, game.policy_keep, epochs=1)
     )
-    nats, write = generating.scorer(model, run.check), generating.writer(model, words, run.check)
     known = generation.references(text.valid)
 
     @jax.jit
@@ -276,7 +278,7 @@ def by_playing(run, text, words, train, valid, model, seeds):
     return outcome, [lane(outcome.params["generator"], n) for n in range(N)]
 
 
-def judged(run, outcome, text, words, model, seeds, generators, beside):
+def judged(run, outcome, text, words, model, seeds, generators, beside, nats, write):
     """The table, the curve, the samples and the record of the `generators`, weights of one a seed."""
     import jax
     import numpy as np
@@ -288,7 +290,6 @@ def judged(run, outcome, text, words, model, seeds, generators, beside):
     config, check = run.config, run.check
     cells = replace(model, embed=config.judge_cells, cells=config.judge_cells)
     judges = generating.judges(text, words, cells, config.judge_epochs, config.judge_lr, check)
-    write, nats = generating.writer(model, words, check), generating.scorer(model, check)
     temperatures = sorted({*config.temperatures, 1.0})
     found, kept = {}, {}
     for number, temperature in enumerate(temperatures):
