@@ -163,7 +163,7 @@ def main(config):
             features = seen(x)[1]
             few = min(len(real["test"]), 2000)
             found["precision"], found["recall"] = figures.precision_recall(real_features["test"][:few], features[:few])
-            near = figures.copies(real["train"], real["test"], x[:1000])
+            near = figures.copies(real["train"], real["test"][:1000], x[:1000])
             found |= {"closeness": near.closeness, "copied": near.copied}
             for name, value in found.items():
                 metrics.setdefault(name, []).append(value)
