@@ -19,6 +19,12 @@ al. 2020, "Language GANs falling short"): WORKDIR/curve.png has test BLEU-4 agai
 Published figures for captions are Texygen's (Zhu et al. 2018): image_coco.txt to train on and test_coco.txt for
 references, 10,000 captions each, taken apart by nltk's word_tokenize; 10,000 generated ones. That this is how they were
 taken is known from their row of the training lines, which the same functions give here to within 0.1 points.
+
+Measured: coco_texygen_mle at temperature 1, five seeds, test BLEU-2..5 73.2 50.0 31.1 19.4 (published 73.1 49.7 30.5
+18.9) and self-BLEU 91.6 77.4 59.1 41.9 (91.6 76.9 58.3 40.8), some 10 minutes of one core. Its 80 epochs overfit: the
+validation loss is 3.53 nats a token after 10 and 4.60 at the end. The weights of the tenth (--select=best) score less,
+71.2 46.4 27.5 16.9, and repeat themselves less, 87.8 68.8 47.5 30.6.
+
 SeqGAN's discriminator there reads 10,000 true captions and 128 made up, mixed; here as many made up as true ones.
 Departures: 500 training lines are held out for validation; sentences of like length share a batch, and no padding is
 learnt; the game is about captions of at most 20 tokens.
