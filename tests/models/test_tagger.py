@@ -133,7 +133,7 @@ def test_a_transformer_refuses_what_is_too_long():
 
 
 def test_a_bert_tags_a_word_on_its_first_piece_and_padding_is_invisible():
-    tokenizer = tokenizers.wordpiece("visited visit An extraordinary word of many letters Bob New York . Anna " * 9, 100)
+    tokenizer = tokenizers.wordpiece("visited visit An extraordinary word of letters Bob New York . Anna " * 9, 100)
     known = tag_rows.counted(SENTENCES, "bio")
     model = config.BertTagger(
         vocab=tokenizer.vocab, context=64, layers=2, heads=2, dim=16, dropout=0.0, tags=len(known.tags)
