@@ -8,6 +8,15 @@
     frozen   logistic regression on MiniLM's sentence vectors, which stay as they are
     tuned    MiniLM trained on, all of it (Devlin et al. 2019, section 3.2)
 
+Measured on SST-2's whole sentences, accuracy in percent of 1,000 test texts, mean and spread of five seeds, 14 minutes
+of one core that had other work:
+
+                10              30              100             1,000
+    nbsvm       51.4 ± 1.6      53.5 ± 3.5      58.7 ± 0.8      71.8 ± 2.1
+    lstm        52.9 ± 1.2      53.6 ± 2.3      51.5 ± 2.4      69.5 ± 2.3
+    frozen      59.7 ± 4.3      66.8 ± 2.6      71.3 ± 0.6      77.6 ± 0.9
+    tuned       56.6 ± 5.5      61.0 ± 5.9      69.1 ± 3.7      85.5 ± 0.5
+
 Each seed draws its examples anew, as many of every class as there are; the four see the same. Nothing is chosen by
 their results: settings are fixed for all sizes. The table is in WORKDIR/curves.json, WORKDIR/curves.png its picture.
 """

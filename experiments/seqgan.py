@@ -62,7 +62,7 @@ class Config(Run):
     judge_rounds: int = setting(1, "of the discriminator for each of the game", low=1)
     judge_epochs: int = setting(3, "over the sequences of such a round", low=1)
     judge_sequences: int = setting(
-        0, "true ones of such a round, and as many made up; 0: all training sequences", low=0
+        320, "true ones of such a round, and as many made up; 0: all training sequences", low=0
     )
     lr: float = setting(0.01, "learning rate of the generator", low=0.0)
     reward_lr: float = setting(0.01, "learning rate of its policy gradient", low=0.0)
@@ -83,7 +83,7 @@ class Config(Run):
 
 PAPER = {
     "oracle": "published", "model.vocab": 5000, "model.length": 20, "lanes": 5, "sequences": 10_000, "held_out": 2000,
-    "written": 10_000, "epochs": 80, "rounds": 0, "judge_lr": 1e-4,
+    "written": 10_000, "epochs": 80, "rounds": 0, "judge_lr": 1e-4, "judge_sequences": 0,
     "judge.windows": TextDiscriminator().windows, "judge.maps": TextDiscriminator().maps,
 }  # fmt: skip
 PRESETS = {

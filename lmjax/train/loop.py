@@ -133,8 +133,12 @@ def check_finite(values: list[dict], now: int, patience: int):
 
 
 def mean_metrics(values: list[dict]) -> dict[str, float]:
-    """The mean over steps of each metric, over the finite steps where there are any; `skipped` counts the others."""
-    good = [m for m in values if m["bad"] == 0] or values
-    means = {name: float(np.mean([m[name] for m in good], dtype=np.float64)) for name in good[0] if name != "bad"}
+    """The mean over steps of each metric, over the finite steps where there are any; `skipped` counts the others.
+
+    A metric that is no number in a finite step is one that this step had not: a game's, before it begins.
+    """
+    good = [m for m in values if m["bad"] == 0]
+    kept = {name: [m[name] for m in good or values if not (good and np.isnan(m[name]))] for name in values[0]}
+    means = {name: float(np.mean(x, dtype=np.float64)) for name, x in kept.items() if x and name != "bad"}
     skipped = sum(int(m["bad"] > 0) for m in values)
     return means | ({"skipped": skipped} if skipped else {})

@@ -92,3 +92,13 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run():
 
 def test_patience_starts_anew_after_a_good_step():
     assert run(steps=20, bad=(1, 2, 3, 5, 6, 7), patience=4).error is None
+
+
+def test_a_metric_that_a_step_had_not_is_left_out_and_a_bad_steps_is_shown():
+    nan = float("nan")
+    steps = [{"loss": 1.0, "reward": nan, "bad": 0}, {"loss": 3.0, "reward": 0.5, "bad": 0}]
+    assert loop.mean_metrics(steps) == {"loss": 2.0, "reward": 0.5}
+    assert loop.mean_metrics(steps[:1]) == {"loss": 1.0}
+    found = loop.mean_metrics([*steps, {"loss": nan, "reward": nan, "bad": 1}])
+    assert found == {"loss": 2.0, "reward": 0.5, "skipped": 1}
+    assert np.isnan(loop.mean_metrics([{"loss": nan, "bad": 1}])["loss"])
