@@ -114,7 +114,7 @@ def main(config):
     from lmjax.run import sequences, writing
     from lmjax.run.training import finish, fit, session
     from lmjax.run.weights import trained
-    from lmjax.train.lanes import Lanes
+    from lmjax.train.lanes import large
 
     model, seeds = config.model, tuple(range(config.seed, config.seed + config.lanes))
     if not model.vocab:
@@ -160,7 +160,7 @@ def main(config):
             evaluate_every=5,
             tokens_per_step=0,
             decide=writing.notices(run.say, seeds),
-            lanes=Lanes(seeds),
+            lanes=large(seeds),
             weights=begin,
         )
         figure = FIGURES.get(config.preset) if config.oracle == "published" else None

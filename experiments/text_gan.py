@@ -223,7 +223,7 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
     from lmjax.run.training import fit
     from lmjax.run.weights import trained
     from lmjax.run.workdir import stored
-    from lmjax.train.lanes import Lanes, lane
+    from lmjax.train.lanes import lane, large
 
     config, game, N = run.config, run.config.game, len(seeds)
     was = stored(config.start)
@@ -278,7 +278,7 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
         evaluate_every=10,
         tokens_per_step=0,
         decide=writing.notices(run.say, seeds),
-        lanes=Lanes(seeds),
+        lanes=large(seeds),
         weights={"generator": begun, "policy": begun},
     )
     return outcome, [lane(outcome.params["generator"], n) for n in range(N)]

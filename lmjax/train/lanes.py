@@ -1,7 +1,8 @@
 """Several trainings as the lanes of one program: seeds, and numbers that no shape depends on, such as learning rates.
 
-A lane's step is the step of a training alone, under `jax.vmap`; it begins with the weights and draws with the keys that
-the training alone has with its seed. Under pmap and on a mesh each lane's batch is spread, not the lanes.
+A lane's step is the step of a training alone, under `jax.vmap` or one after the other; it begins with the weights and
+draws with the keys that the training alone has with its seed. Under pmap and on a mesh each lane's batch is spread, not
+the lanes.
 
 N lanes, B batch.
 """
@@ -19,10 +20,17 @@ AXES = State(step=None, params=0, opt=0, carry=1, average=0, bad=0)  # where the
 
 
 class Lanes(NamedTuple):
-    """seeds: one a lane. hyper: name -> one number a lane, which the step gets as its last argument."""
+    """seeds: one a lane. hyper: name -> one number a lane, which the step gets as its last argument. at_once: in
+    parallel; else one after the other within the step, which is faster on CPU where a lane alone keeps it busy."""
 
     seeds: tuple[int, ...]
     hyper: dict[str, tuple] = {}  # noqa: RUF012 (never written to)
+    at_once: bool = True
+
+
+def large(seeds) -> Lanes:
+    """Lanes of a model whose products alone keep a CPU busy: there one after the other, elsewhere at once."""
+    return Lanes(tuple(seeds), at_once=jax.default_backend() != "cpu")
 
 
 def check(lanes: Lanes):
@@ -48,12 +56,30 @@ def over_lanes(step, lanes: Lanes):
             given = (hyper,) if lanes.hyper else ()
             return step(state, batch, key, axis, *given)
 
-        new, metrics = jax.vmap(one, (AXES, 1, 0, 0), (AXES, 0))(state, batch, key, hyper)
+        if lanes.at_once:
+            new, metrics = jax.vmap(one, (AXES, 1, 0, 0), (AXES, 0))(state, batch, key, hyper)
+        else:
+            new, metrics = in_turn(one, state, batch, key, hyper)
         bad = metrics.pop("bad")
         report = {name: values.mean(axis=0) for name, values in metrics.items()}
         return new, report | {"bad": bad.min(), "lanes_bad": (bad > 0).sum()}
 
     return all_lanes
+
+
+def in_turn(one, state, batch, key, hyper):
+    """`one(state, batch, key, hyper)` of each lane, one after the other: what jax.vmap of it gives."""
+
+    def move(tree, a, b):
+        return jax.tree.map(lambda x: jnp.moveaxis(x, a, b), tree)
+
+    def a_lane(own):
+        of_lane, *rest = own
+        return one(of_lane.replace(step=state.step), *rest)
+
+    first = state.replace(step=None, carry=move(state.carry, 1, 0))
+    new, metrics = jax.lax.map(a_lane, (first, move(batch, 1, 0), key, hyper))
+    return new.replace(step=new.step[0], carry=move(new.carry, 0, 1)), metrics
 
 
 def start_lanes(begin, keys, lanes: Lanes):

@@ -54,14 +54,15 @@ def trained(lanes, step, strategy, steps=4):
     return strategy.host(state), metrics
 
 
-@pytest.mark.parametrize("name", ["local", "pmap", "mesh"])
-def test_each_lane_is_the_training_alone(name):
+@pytest.mark.parametrize(("name", "at_once"), [("local", True), ("local", False), ("pmap", True), ("pmap", False),
+                                               ("mesh", True)])  # fmt: skip
+def test_each_lane_is_the_training_alone(name, at_once):
     strategy = {"local": parallel.local, "pmap": parallel.data_parallel,
                 "mesh": lambda: parallel.mesh({"data": 4, "model": 2}, param.axes(SPECS))}[name]()  # fmt: skip
     # Each device draws its own noise, so several are compared on the loss without it.
     part_loss = loss if name == "local" else partial(loss, noise=0.0)
     step = make_step(part_loss, optim.adamw(0.1), averaging=optim.ema(0.5))
-    state, metrics = trained(Lanes(SEEDS), step, strategy)
+    state, metrics = trained(Lanes(SEEDS, at_once=at_once), step, strategy)
     losses = []
     for i, seed in enumerate(SEEDS):
         alone, value = trained_alone(seed, loss=part_loss)
