@@ -54,7 +54,9 @@ def test_the_gradient_of_a_product_by_hand(widths):
 
 def test_gelu_is_jax_nn_and_its_gradient_exact():
     x = np.concatenate([np.linspace(-12, 12, 2001), [-1e4, 1e4, 0.0]])
-    value, slope = jax.jit(jax.vmap(jax.value_and_grad(gelu)))(jnp.asarray(x, jnp.float32))
+    # As users compile it: without LLVM's optimizations, tanh falls a last bit short of 1 where it is flat.
+    both = jax.jit(jax.vmap(jax.value_and_grad(gelu)), compiler_options={"xla_backend_optimization_level": 3})
+    value, slope = both(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(value, jax.nn.gelu(jnp.asarray(x, jnp.float32)), atol=1e-6)
     c, a = np.sqrt(2 / np.pi), 0.044715  # in float64
     t = np.tanh(c * (x + a * x**3))
