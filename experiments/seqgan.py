@@ -1,4 +1,5 @@
-"""SeqGAN on made-up data whose true distribution is known (Yu et al. 2017, section 4, arXiv:1609.05473).
+"""SeqGAN and RelGAN on made-up data whose true distribution is known (Yu et al. 2017, section 4, arXiv:1609.05473; Nie
+et al. 2019).
 
 An LSTM with random weights, the oracle, writes the training sequences, and says afterwards how likely it would have
 written what the trained generator writes: NLL_oracle, in nats a token. Lower is better, but a generator that writes its
@@ -26,7 +27,7 @@ later epochs is not a better model of the data.
 
 from dataclasses import dataclass
 
-from lmjax.config import Generator, TextDiscriminator, setting
+from lmjax.config import Generator, MemoryGenerator, TextDiscriminator, ViewsDiscriminator, setting
 from lmjax.run import flags
 from lmjax.run.options import Run
 
@@ -40,6 +41,16 @@ class Config(Run):
     judge: TextDiscriminator = setting(
         TextDiscriminator(windows=(1, 2, 3, 4, 5), maps=(50, 50, 50, 50, 50)), "the discriminator"
     )
+    method: str = setting(
+        "seqgan", "an LSTM that learns from rewards, or a memory that learns from the discriminator's gradient",
+        choices=("seqgan", "relgan"),
+    )  # fmt: skip
+    memory: MemoryGenerator = setting(MemoryGenerator(head_size=32), "RelGAN's generator")
+    views: ViewsDiscriminator = setting(ViewsDiscriminator(views=8, maps=(50, 50, 50, 50)), "RelGAN's discriminator")
+    updates: int = setting(50, "RelGAN: updates of the generator in a round", low=1)
+    judge_updates: int = setting(5, "RelGAN: of the discriminator after each", low=1)
+    sharpness: float = setting(2.0, "RelGAN: what the relaxed tokens' inverse temperature grows to", low=1.0)
+    sharpen: int = setting(5000, "RelGAN: updates of the generator it takes to get there from 1", low=1)
     lanes: int = setting(2, "seeds trained side by side in one program, from --seed on", low=1)
     sequences: int = setting(2000, "training sequences that the oracle writes", low=1)
     held_out: int = setting(1000, "sequences of its that validation reads", low=1)
@@ -65,8 +76,8 @@ class Config(Run):
         320, "true ones of such a round, and as many made up; 0: all training sequences", low=0
     )
     lr: float = setting(0.01, "learning rate of the generator", low=0.0)
-    reward_lr: float = setting(0.01, "learning rate of its policy gradient", low=0.0)
-    judge_lr: float = setting(1e-3, "learning rate of the discriminator", low=0.0)
+    reward_lr: float = setting(0.0, "of the generator in the game; 0: 0.01, and RelGAN's 1e-4", low=0.0)
+    judge_lr: float = setting(0.0, "of the discriminator; 0: 1e-3, and RelGAN's 1e-4", low=0.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,9 +86,13 @@ class Config(Run):
         for name in ("sequences", "written"):
             if getattr(self, name) < self.batch:
                 raise ValueError(f"{name}={getattr(self, name)} is less than batch={self.batch}: raise it")
-        if max(self.judge.windows) > self.model.length and self.reward == "discriminator" and self.rounds:
+        if self.method == "relgan" and self.scheduled:
+            raise ValueError(f"scheduled={self.scheduled} with method=relgan: scheduled sampling is SeqGAN's")
+        reader = {"seqgan": "judge", "relgan": "views"}[self.method]
+        widths = getattr(self, reader).windows
+        if self.rounds and self.reward == "discriminator" and max(widths) > self.model.length:
             raise ValueError(
-                f"judge.windows={self.judge.windows} are wider than model.length={self.model.length}: choose narrower"
+                f"{reader}.windows={widths} are wider than model.length={self.model.length}: choose narrower"
             )
 
 
@@ -86,6 +101,7 @@ PAPER = {
     "written": 10_000, "epochs": 80, "rounds": 0, "judge_lr": 1e-4, "judge_sequences": 0,
     "judge.windows": TextDiscriminator().windows, "judge.maps": TextDiscriminator().maps,
 }  # fmt: skip
+_RELGAN = {"method": "relgan", "rounds": 60}
 PRESETS = {
     "mle": {"help": "maximum likelihood: NLL_oracle 9.038", **PAPER},
     "scheduled": {"help": "scheduled sampling: 8.985", **PAPER, "scheduled": 0.002},
@@ -99,8 +115,18 @@ PRESETS = {
         "help": "SeqGAN with 1 in 50 of the discriminator's updates, at ten times their rate",
         **PAPER, "rounds": 60, "judge_first": 20, "judge_epochs": 1, "judge_sequences": 1024, "judge_lr": 1e-3,
     },
+    "relgan": {
+        "help": "RelGAN: 6.680; a GPU's, too",
+        **PAPER, **_RELGAN, "epochs": 150, "memory.head_size": 256, "views.views": 64,
+        "views.maps": ViewsDiscriminator().maps,
+    },
+    "relgan_cpu": {
+        "help": "RelGAN with a memory an eighth as wide, 8 views and a third of its discriminator's maps and updates",
+        **PAPER, **_RELGAN, "epochs": 30, "judge_updates": 1, "views.maps": (100, 100, 100, 100), "lanes": 3,
+    },
 }  # fmt: skip
-FIGURES = {"mle": 9.038, "scheduled": 8.985, "pg_bleu": 8.946, "seqgan": 8.736, "seqgan_cpu": 8.736}
+FIGURES = {"mle": 9.038, "scheduled": 8.985, "pg_bleu": 8.946, "seqgan": 8.736, "seqgan_cpu": 8.736,
+           "relgan": 6.680, "relgan_cpu": 6.680}  # fmt: skip
 
 
 def main(config):
@@ -108,7 +134,7 @@ def main(config):
 
     from lmjax.data.oracle import load_oracle
     from lmjax.errors import UserError
-    from lmjax.models.seqgan import generator_params
+    from lmjax.models import relgan, seqgan
     from lmjax.models.text_discriminator import discriminator_params
     from lmjax.param import stack
     from lmjax.run import sequences, writing
@@ -122,31 +148,46 @@ def main(config):
     oracle = load_oracle(
         config.oracle, model.vocab, model.embed, model.cells, config.oracle_seed, config.data_dir or None
     )
-    plays = config.rounds > 0
-    judge = replace(config.judge, vocab=model.vocab) if plays and config.reward == "discriminator" else None
-    specs = {"generator": generator_params(model)}
-    specs |= {"policy": generator_params(model)} if plays else {}
-    specs |= {"discriminator": discriminator_params(judge)} if judge else {}
+    plays, relaxes = config.rounds > 0, config.method == "relgan"
+    net = relgan if relaxes else seqgan
+    writer = replace(config.memory, vocab=model.vocab, length=model.length, start=model.start) if relaxes else model
+    specs = {"generator": net.generator_params(writer)}
+    judge = None
+    if plays and relaxes:
+        judge = replace(config.views, vocab=model.vocab)
+        specs |= {"discriminator": relgan.discriminator_params(judge)}
+    elif plays:
+        specs |= {"policy": net.generator_params(writer)}
+        if config.reward == "discriminator":
+            judge = replace(config.judge, vocab=model.vocab)
+            specs |= {"discriminator": discriminator_params(judge)}
     plan = writing.Plan(
-        epochs=0 if config.start else config.epochs, first=config.judge_first if judge else 0, rounds=config.rounds,
-        judge_rounds=config.judge_rounds if judge else 0, batch=config.batch,
-        judge_sequences=config.judge_sequences or config.sequences,
+        epochs=0 if config.start else config.epochs, first=config.judge_first if judge and not relaxes else 0,
+        rounds=config.rounds, judge_rounds=config.judge_updates if relaxes else config.judge_rounds if judge else 0,
+        batch=config.batch, judge_sequences=config.judge_sequences or config.sequences,
+        updates=config.updates if relaxes else 0,
     )  # fmt: skip
     with session("seqgan", config, may_grow=("rounds",) if plays else ("epochs",)) as run:
         data = writing.from_oracle(oracle, model, config.oracle_seed, config.sequences, config.held_out)
         begin = None
         if config.start:
             begin = trained(config.start, stack({"generator": specs["generator"]}, len(seeds)), "last", "--start")
-            begin |= {"policy": begin["generator"]} if plays else {}
+            begin |= {"policy": begin["generator"]} if "policy" in specs else {}
         reward = None
-        if plays:
+        if plays and not relaxes:
             reward = writing.judged_by(judge) if judge else writing.bleu_reward(data.train, model.vocab, config.order)
-        tx = sequences.players(config.lr, config.reward_lr if plays else None, config.judge_lr if judge else None)
+        rates = (1e-4, 1e-4) if relaxes else (0.01, 1e-3)
+        game_lr, judge_lr = config.reward_lr or rates[0], config.judge_lr or rates[1]
+        tx = sequences.players(config.lr, game_lr if plays else None, judge_lr if judge else None)
         game = sequences.Game(
-            model, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
-            probability=(lambda epoch: config.scheduled * (epoch + 1)) if config.scheduled else None,
+            writer, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
+            probability=(lambda epoch: config.scheduled * (epoch + 1)) if config.scheduled else None, net=net,
+            sharpness=lambda step: config.sharpness ** ((step - plan.epochs) * config.updates / config.sharpen),
         )  # fmt: skip
-        score = writing.scorer(oracle, model, data.valid, config.written, judge)
+        judged = None
+        if judge:
+            judged = writing.fooled_by(judge, data.valid) if relaxes else writing.judged_by(judge)
+        score = writing.scorer(oracle, model, data.valid, config.written, judged, net, writer)
         first = score(writing.untrained(specs, seeds))
         run.say(f"untrained: NLL_oracle {first['nll_oracle']:.4f}, held out {first['loss']:.4f}")
         outcome = fit(
@@ -173,10 +214,11 @@ def main(config):
             "validation_loss_best": writing.best_of_each(outcome.history, "loss"),
             "distinct_share": writing.lane_values(outcome.history[-1], "distinct"),
         }
-        published = {"nll_oracle": (figure, "Yu et al. 2017, table 1", "V")} if figure else {}
+        source = ("Nie et al. 2019, table 1", "R") if relaxes else ("Yu et al. 2017, table 1", "V")
+        published = {"nll_oracle": (figure, *source)} if figure else {}
         notes = "begun with the weights of a run of maximum likelihood" if config.start else ""
         # Short of the paper's schedule is partial, whatever the preset's name.
-        presets = PRESETS | {"seqgan_cpu": PRESETS["seqgan"]}
+        presets = PRESETS | {f"{name}_cpu": PRESETS[name] for name in ("seqgan", "relgan")}
         finish(run, presets, outcome, metrics, published, notes, seeds=list(seeds), free=("start",))
 
 

@@ -421,6 +421,19 @@ class Generator:
 
 
 @dataclass(frozen=True)
+class MemoryGenerator:
+    """A relational memory that writes sequences of one length: RelGAN's generator (Nie et al. 2019)."""
+
+    vocab: int = setting(0, "number of token types; 0 takes the data's", low=0)
+    length: int = setting(0, "tokens T of a sequence; 0 takes the data's", low=0)
+    embed: int = setting(32, "width E of a token's vector", low=1)
+    slots: int = setting(1, "rows N of the memory", low=1)
+    heads: int = setting(2, "attention heads", low=1)
+    head_size: int = setting(256, "numbers of a head; the memory is heads times as wide", low=1)
+    start: int = setting(0, "the token that is read before the first", low=0)
+
+
+@dataclass(frozen=True)
 class PointGAN:
     """A generator and a discriminator of points of the plane, both perceptrons (those of Lin et al. 2018: 2; 400 four
     times, batch norm; 200 three times, of 5 pieces)."""
@@ -493,3 +506,18 @@ class TextDiscriminator:
                 f"windows={self.windows} with maps={self.maps}: give each window's width once, and a number of maps "
                 "for each"
             )
+
+
+@dataclass(frozen=True)
+class ViewsDiscriminator:
+    """A convolutional network that reads a sequence in several embeddings: RelGAN's discriminator (Nie et al. 2019)."""
+
+    vocab: int = setting(0, "number of token types; 0 takes the generator's", low=0)
+    views: int = setting(64, "embeddings S, each judged by itself", low=1)
+    embed: int = setting(1, "width E of a token's vector in each", low=1)
+    windows: tuple[int, ...] = setting((2, 3, 4, 5), "tokens of a window, for each kind", low=1)
+    maps: tuple[int, ...] = setting((300, 300, 300, 300), "feature maps of each kind of window", low=1)
+    hidden: int = setting(100, "units before the output", low=1)
+    dropout: float = setting(0.25, "probability of dropping a feature", low=0.0, high=0.99)
+
+    __post_init__ = TextDiscriminator.__post_init__

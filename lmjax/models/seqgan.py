@@ -61,7 +61,7 @@ def sample(params, config, key, rows, temperature=1.0):
     rows: how many, or the rows' numbers int [B], of which with the key each row's draws are a function.
     """
     u = uniforms(key, rows, config.length).T
-    softmax = _drawer(params, temperature)
+    softmax = drawer(params, temperature)
 
     def step(carry, u):
         token, state = carry
@@ -85,7 +85,7 @@ def rollout(params, config, key, tokens, rows, count: int):
     if T < 2:
         return jnp.zeros((0, count, B, T), jnp.int32)
     u = uniforms(key, rows, count * pairs * T).reshape(B, count, pairs, T).transpose(3, 2, 1, 0)  # [T,pairs,N,B]
-    softmax = _drawer(params, 1.0)
+    softmax = drawer(params, 1.0)
     states = _states(params, config, tokens)  # after reading t tokens, at t: (h, c), each [T,B,H]
     short = np.arange(1, pairs + 1)
 
@@ -120,7 +120,7 @@ def scheduled_inputs(params, config, key, tokens, rows, probability):
     each place anew, the token that the model itself draws there in place of the true one. No gradient passes."""
     params = jax.lax.stop_gradient(params)
     draws, coins = jnp.split(uniforms(key, rows, 2 * config.length).T, 2)
-    softmax = _drawer(params, 1.0)
+    softmax = drawer(params, 1.0)
 
     def step(carry, now):
         token, state = carry
@@ -161,7 +161,7 @@ def _repeat(x, count):
     return jnp.broadcast_to(x[:, None], (len(x), count, *x.shape[1:])).reshape(-1, x.shape[-1])
 
 
-def _drawer(params, temperature):
+def drawer(params, temperature):
     """A function (h [R,H], u [R]) -> tokens int32 [R] from softmax((h w + b) / temperature), by inverting its
     cumulative distribution at u: one random number a token, where Gumbel's trick takes V and their logarithms.
 

@@ -8,6 +8,8 @@ does is told by what its batch holds:
     true, made               [H,R,S,T], [H,R,S] R rounds of the discriminator: S batches of H true sequences, H made up
     rows [B], true, made                        one update of the generator by policy gradient, then those R rounds
     rows [B]                                    one such update alone, for a reward that does not learn
+    rows [B], real [B,U,n,T]                    U updates of the generator through relaxed tokens, and of n - 1 of the
+                                                discriminator after each (models/relgan.py)
 
 B, H rows of an update. The numbers int name the rows whose draws they are (models/seqgan.py).
 """
@@ -19,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lmjax.models import seqgan
+from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import TRUE, discriminator_loss
 from lmjax.nn.dropout import fold
 from lmjax.train.state import count_bad
@@ -41,7 +43,7 @@ class Players(NamedTuple):
 
 
 def players(likelihood: float, reward: float | None = None, discriminator: float | None = None) -> Players:
-    """Adam for each with these rates; None: it is not trained."""
+    """Adam for each with these rates; None: it is not trained. reward: of the game's updates of the generator."""
     rates = {"likelihood": likelihood, "reward": reward, "discriminator": discriminator}
     parts = {"likelihood": "generator", "reward": "generator", "discriminator": "discriminator"}
     return Players({name: (parts[name], optax.adam(rate)) for name, rate in rates.items() if rate is not None})
@@ -50,9 +52,10 @@ def players(likelihood: float, reward: float | None = None, discriminator: float
 class Game(NamedTuple):
     """What an adversarial step is made of.
 
-    model: config.Generator. judge: config.TextDiscriminator, or None where the reward does not learn. tx: Players.
-    reward(params, tokens [M,T]) -> [M]: of whole sequences. rollouts: completions of each prefix. policy_keep: the
-    share of the roll-out policy that a round leaves as it was. probability(step): of scheduled sampling; None: none.
+    model: config.Generator, or config.MemoryGenerator and net models/relgan.py. judge: the discriminator's config, or
+    None where the reward does not learn. tx: Players. reward(params, tokens [M,T]) -> [M]: of whole sequences.
+    rollouts: completions of each prefix. policy_keep: the share of the roll-out policy that a round leaves as it was.
+    probability(step): of scheduled sampling; None: none. sharpness(step): of relaxed tokens, for a fractional step.
     """
 
     model: Any
@@ -63,6 +66,8 @@ class Game(NamedTuple):
     policy_keep: float = 0.8
     epochs: int = 3
     probability: Callable | None = None
+    net: Any = seqgan
+    sharpness: Callable | None = None
 
 
 NOTHING = {"loss": jnp.nan, "gradient_norm": jnp.nan, "reward": jnp.nan, "discriminator_loss": jnp.nan,
@@ -77,7 +82,9 @@ def make_step(game: Game):
         report = {}
         if "tokens" in batch:
             state, report = likelihood_epoch(game, state, batch, key, axis)
-        if "rows" in batch:
+        if "real" in batch:
+            state, report = relaxed_updates(game, state, batch, key, axis)
+        elif "rows" in batch:
             state, report = policy_update(game, state, batch["rows"], fold(key, "generator"), axis)
         if "true" in batch:
             state, judged = discriminator_rounds(game, state, batch, fold(key, "discriminator"), axis)
@@ -120,7 +127,7 @@ def likelihood_epoch(game, state, batch, key, axis):
         tokens, inputs = batch["tokens"], None
         if probability is not None:
             inputs = seqgan.scheduled_inputs(generator, game.model, key, tokens, batch["numbers"], probability)
-        total, weight = seqgan.nll(generator, game.model, tokens, None, inputs)
+        total, weight = game.net.nll(generator, game.model, tokens, None, inputs)
         return total, (weight, {}, carry)
 
     def one(state, batch, key):
@@ -202,3 +209,43 @@ def discriminator_rounds(game, state, batch, key, axis):
     true, made = (jnp.moveaxis(batch[name], 1, 0) for name in ("true", "made"))
     state, metrics = jax.lax.scan(round, state, (jnp.arange(len(made)), true, made))
     return state, {"discriminator_loss": metrics["loss"][-1], "discriminator_accuracy": metrics["accuracy"][-1]}
+
+
+def relaxed_updates(game, state, batch, key, axis):
+    """RelGAN's game: updates of the generator, whose gradient comes through the relaxed tokens, each followed by some
+    of the discriminator: (state, metrics of the last)."""
+    rows, updates = batch["rows"], jnp.moveaxis(batch["real"], 0, 2)  # [U,n,B,T]
+    share = 1 / len(updates)
+
+    def scores(generator, judge, real, key, sharpness):
+        """Of sequences made up and of true ones, [B,S] each."""
+        _, made = relgan.relaxed(generator, game.model, fold(key, "made"), rows, sharpness)
+        key = axis.fold(key)
+        return (relgan.discriminator(judge, game.judge, made, fold(key, "judge made")),
+                relgan.discriminator(judge, game.judge, real, fold(key, "judge real")))  # fmt: skip
+
+    def one(state, now):
+        i, real = now
+        sharpness, key_i = game.sharpness(state.step + i * share), jax.random.fold_in(key, i)
+
+        def fooling(generator, batch, key, carry):
+            made, true = scores(generator, state.params["discriminator"], real[0], key, sharpness)
+            fooled = (made > true).mean(-1).sum()
+            return relgan.relativistic(made, true), (len(rows), {"reward": fooled}, carry)
+
+        new, made = update(game, state, "reward", fooling, {}, fold(key_i, "generator"), axis, CLIP)
+
+        def telling(judge, real, key, carry):
+            made, true = scores(new.params["generator"], judge, real, key, sharpness)
+            told = (true > made).mean(-1).sum()
+            return relgan.relativistic(true, made), (len(rows), {"accuracy": told}, carry)
+
+        def judge(state, real, key):
+            return update(game, state, "discriminator", telling, real, key, axis, CLIP)
+
+        new, judged = over_batches(judge, new, real[1:], fold(key_i, "discriminator"))
+        found = {name: made[name] for name in ("loss", "gradient_norm", "reward")}
+        return new, found | {"discriminator_loss": judged["loss"], "discriminator_accuracy": judged["accuracy"]}
+
+    state, metrics = jax.lax.scan(one, state, (jnp.arange(len(updates)), updates))
+    return state, jax.tree.map(lambda x: x[-1], metrics)

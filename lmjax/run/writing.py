@@ -14,7 +14,7 @@ import numpy as np
 
 from lmjax import param
 from lmjax.evaluate.bleu_reward import bleu, tables
-from lmjax.models import seqgan
+from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import truth
 from lmjax.run.pictures import canvas
 from lmjax.train import lanes
@@ -39,7 +39,8 @@ def from_oracle(oracle, model, seed: int, train: int, valid: int) -> Data:
 
 class Plan(NamedTuple):
     """What the steps of a training are: `epochs` of likelihood, `first` rounds of the discriminator, `rounds` of the
-    game with `judge_rounds` of the discriminator each (0: the reward does not learn)."""
+    game with `judge_rounds` of the discriminator each (0: the reward does not learn). updates: of the generator in a
+    round of RelGAN's game, with `judge_rounds` of the discriminator after each; 0: the game is another."""
 
     epochs: int
     first: int
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     judge_rounds: int
     batch: int
     judge_sequences: int
+    updates: int = 0
 
     @property
     def steps(self) -> int:
@@ -65,6 +67,8 @@ def _batch(plan, train, rng, kind):
         order = rng.permutation(len(train))[: len(train) // B * B].reshape(B, -1)
         return {"tokens": train[order], "numbers": np.arange(order.size, dtype=np.int32).reshape(order.shape)}
     rows = {"rows": np.arange(B, dtype=np.int32)} if kind == "game" else {}
+    if plan.updates and kind == "game":
+        return rows | {"real": train[rng.integers(len(train), size=(B, plan.updates, 1 + plan.judge_rounds))]}
     rounds = 1 if kind == "judge" else plan.judge_rounds
     if not rounds:
         return rows
@@ -85,27 +89,36 @@ def bleu_reward(train, vocab: int, order: int) -> Callable:
     return lambda params, tokens: bleu(found, vocab, tokens)
 
 
-def scorer(oracle, model, valid, written: int, judge=None):
+def fooled_by(judge, valid) -> Callable:
+    """What RelGAN's discriminator takes sequences for, beside as many true ones: see models/relgan.py."""
+    valid = jnp.asarray(valid)
+
+    def found(params, tokens):
+        return relgan.fools(params["discriminator"], judge, tokens[: len(valid)], valid[: len(tokens)])
+
+    return found
+
+
+def scorer(oracle, model, valid, written: int, judged: Callable | None = None, net=seqgan, writer=None):
     """A function of params [N, ...] that judges the generators, a dict of plain floats.
 
     loss: nats a token of the held-out sequences `valid`; nll_oracle: of the generator's own under the oracle; distinct:
-    the share of its sequences that are like no other of them; judged: what the discriminator takes them for. Means over
-    the lanes, and each lane's with its place behind the name.
+    the share of its sequences that are like no other of them; judged: what the discriminator takes them for, the mean
+    of judged(params, tokens). Means over the lanes, and each lane's with its place behind the name. model: the
+    oracle's; writer and net: the generator's config and module, where they are others.
     """
+    writer = writer or model
     oracle, valid = jax.tree.map(jnp.asarray, oracle), jnp.asarray(valid)
 
     @jax.jit
     def one(params, oracle, valid):
         def lane(params):
-            tokens = seqgan.sample(params["generator"], model, jax.random.key(17), written)
-            found = {"loss": mean(params["generator"], valid), "nll_oracle": mean(oracle, tokens)}
-            if judge is not None:
-                found["judged"] = truth(params["discriminator"], judge, tokens[:1024]).mean()
+            tokens = net.sample(params["generator"], writer, jax.random.key(17), written)
+            held_out, own = net.nll(params["generator"], writer, valid), seqgan.nll(oracle, model, tokens)
+            found = {name: total / weight for name, (total, weight) in (("loss", held_out), ("nll_oracle", own))}
+            if judged is not None:
+                found["judged"] = judged(params, tokens[:1024]).mean()
             return found, tokens
-
-        def mean(params, tokens):
-            total, weight = seqgan.nll(params, model, tokens)
-            return total / weight
 
         return jax.vmap(lane)(params)
 

@@ -102,7 +102,7 @@ def test_a_token_is_the_first_whose_cumulative_probability_exceeds_the_draw():
     h, u = jax.random.normal(jax.random.key(1), (400, 5)), jnp.linspace(0, 0.9999, 400)
     probabilities = jax.nn.softmax(h @ params["softmax"]["w"] + params["softmax"]["b"][None])
     expected = (np.cumsum(np.asarray(probabilities, np.float64), 1) <= np.asarray(u)[:, None]).sum(1)
-    found = np.asarray(jax.jit(lambda h, u: seqgan._drawer(params, 1.0)(h, u))(h, u))
+    found = np.asarray(jax.jit(lambda h, u: seqgan.drawer(params, 1.0)(h, u))(h, u))
     assert (found == expected).mean() > 0.99  # the last bit decides where a draw falls on a border
     assert np.abs(found - expected).max() <= 1
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lmjax import param
-from lmjax.config import Generator, TextDiscriminator
-from lmjax.models import seqgan
+from lmjax.config import Generator, MemoryGenerator, TextDiscriminator, ViewsDiscriminator
+from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import discriminator_loss, discriminator_params, truth
 from lmjax.run import sequences, writing
 from lmjax.train import parallel
@@ -30,21 +30,27 @@ GAME = sequences.Game(
 )
 
 
+# RelGAN's: two rounds of three updates of the generator, each with two of the discriminator.
+MEMORY = MemoryGenerator(vocab=9, length=4, embed=4, slots=2, heads=2, head_size=3)
+VIEWS = ViewsDiscriminator(vocab=9, views=2, embed=2, windows=(1, 2), maps=(4, 3), hidden=5, dropout=0.0)
+RELGAN_SPECS = {
+    "generator": relgan.generator_params(MEMORY), "discriminator": relgan.discriminator_params(VIEWS)
+}  # fmt: skip
+RELGAN_PLAN = PLAN._replace(epochs=1, first=0, updates=3)
+RELGAN = sequences.Game(MEMORY, VIEWS, TX, net=relgan, sharpness=lambda step: 2.0**step)
+
+
 def keys(seed):
     return jax.random.split(jax.random.key(seed))
 
 
-def begin(seed):
-    return new_state(param.init(SPECS, keys(seed)[1]), TX)
-
-
-def played(strategy, seeds, parts=("rows", "true", "made"), steps=2):
+def played(strategy, seeds, parts=("rows", "true", "made"), steps=2, game=GAME, specs=SPECS, plan=PLAN):
     """The lanes' params after each of a few rounds of the game, or of parts of one, and each round's metrics. A round
     is taken twice: from the state before it, and from what a checkpoint would hold of that."""
     lanes = Lanes(seeds)
-    start, key = start_lanes(begin, keys, lanes)
-    state, step = strategy.place(jax.jit(start)()), strategy.compile(over_lanes(sequences.make_step(GAME), lanes))
-    batch = writing.batch(PLAN, TRAIN, seeds, PLAN.epochs + PLAN.first)
+    start, key = start_lanes(lambda seed: new_state(param.init(specs, keys(seed)[1]), TX), keys, lanes)
+    state, step = strategy.place(jax.jit(start)()), strategy.compile(over_lanes(sequences.make_step(game), lanes))
+    batch = writing.batch(plan, TRAIN, seeds, plan.epochs + plan.first)
     params, metrics = [], []
     for _ in range(steps):
         part = {name: batch[name] for name in parts}
@@ -95,6 +101,44 @@ def test_each_player_is_trained_and_the_policy_follows_by_a_fifth_of_the_way(loc
     np.testing.assert_allclose(found, 0.8 * old + 0.2 * new, rtol=1e-5, atol=1e-6)
 
 
+def relgan_played(strategy, seeds, steps=2):
+    params, metrics = played(strategy, seeds, ("rows", "real"), steps, RELGAN, RELGAN_SPECS, RELGAN_PLAN)
+    for part in params:  # all keys moved alike change no attention: Adam blows the last bits up
+        bias = part["generator"]["memory"]["qkv_norm"]
+        bias["bias"] = bias["bias"][..., [0, 2], :]
+    return params, metrics
+
+
+def test_relgans_round_is_the_same_for_each_lane_and_over_devices():
+    params, metrics = relgan_played(parallel.local(), (5,))
+    assert all(np.isfinite(metrics[-1][name]) for name in ("loss", "reward", "discriminator_loss"))
+    moved = jax.tree.map(lambda one, two: np.abs(one - two).max(), *params)
+    for layer in ("hidden", "output"):  # pairs cancel what is added behind the last kink
+        moved["discriminator"][layer].pop("b")
+    assert min(jax.tree.leaves(moved)) > 1e-5  # every other weight of both players learns
+    alone = [lane(part, 0) for part in params]
+    same(lane(relgan_played(parallel.local(), (0, 5), steps=1)[0][0], 1), alone[0])
+    spread, report = relgan_played(parallel.data_parallel(), (5,))
+    same([lane(part, 0) for part in spread], alone)
+    same(report, metrics)
+
+
+def test_relgans_discriminator_learns_to_tell():
+    specs, plan = RELGAN_SPECS, RELGAN_PLAN._replace(updates=60)
+    game = RELGAN._replace(tx=sequences.players(0.01, 1e-6, 0.01), sharpness=lambda step: 1.0)
+    train = np.sort(TRAIN, axis=1)  # what a start does not write
+    state = new_state(param.init(specs, jax.random.key(0)), game.tx)
+    batch = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), writing.batch(plan, train, (0,), 1))
+    step = jax.jit(lambda state, batch: sequences.make_step(game)(state, batch, jax.random.key(1), parallel.ONE))
+    state, report = step(state, batch)
+    assert report["discriminator_accuracy"] > 0.8
+    assert report["reward"] < 0.3
+    fooled = writing.fooled_by(VIEWS, train)
+    made = relgan.sample(state.params["generator"], MEMORY, jax.random.key(3), 48)
+    assert fooled(state.params, made) < 0.3
+    assert np.isclose(fooled(state.params, jnp.asarray(train)), 0.5)
+
+
 def test_what_a_step_does_is_told_by_its_place_in_the_plan():
     kinds = [set(writing.batch(PLAN, TRAIN, (0, 5), i)) for i in range(PLAN.steps)]
     assert kinds == [{"tokens", "numbers"}, {"true", "made"}, {"rows", "true", "made"}]
@@ -102,6 +146,8 @@ def test_what_a_step_does_is_told_by_its_place_in_the_plan():
     assert epoch["tokens"].shape == (16, 2, 3, 4)
     assert game["true"].shape == (8, 2, 2, 4, 4)
     assert game["made"].shape == (8, 2, 2, 4)
+    relgans = writing.batch(RELGAN_PLAN, TRAIN, (0, 5), 1)
+    assert {name: x.shape for name, x in relgans.items()} == {"rows": (16, 2), "real": (16, 2, 3, 3, 4)}
     assert not np.array_equal(epoch["tokens"][:, 0], epoch["tokens"][:, 1])
     rows = [tuple(row) for row in epoch["tokens"][:, 0].reshape(-1, 4)]
     assert sorted(rows) == sorted(map(tuple, TRAIN))  # each sequence once
