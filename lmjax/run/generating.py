@@ -165,7 +165,7 @@ def draw(curves: list[Curve], marks: dict[str, tuple[float, float]], path: Path,
             axes.annotate(f"{at:g}", (a, b), (4, -10), textcoords="offset points", fontsize=7, color=color)
     for name, (a, b) in marks.items():
         axes.plot(a, b, marker="x", markersize=7, color="#7a7a7a")
-        axes.annotate(name, (a, b), (5, 4), textcoords="offset points", fontsize=8, color="#5a5a5a")
+        axes.annotate(name, (a, b), (-6, 3), textcoords="offset points", ha="right", fontsize=8, color="#5a5a5a")
     axes.set(xlabel=f"self-BLEU-{order}, %: sameness", ylabel=f"test BLEU-{order}, %: quality", title=title)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
