@@ -29,7 +29,7 @@ from lmjax.run.options import Run
 @dataclass(frozen=True)
 class Config(Run):
     preset: str = ""
-    data: str = setting("digits", "digits (with scikit-learn), mnist, or a folder of IDX files named as MNIST's")
+    data: str = setting("digits", "digits (with scikit-learn), mnist, tfds:NAME, or a folder of IDX files")
     model: ViT = setting(ViT(patch=2, layers=4, heads=4, dim=64), "the network")
     batch: int = setting(64, "images of a step", low=1)
     accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
@@ -54,13 +54,13 @@ PRESETS = {
 
 def fitted(model: ViT, pictures):
     """The config with the images' size and classes. ValueError where it asks for others."""
-    y, x = pictures.train.pixels.shape[1:]
+    y, x, channels = pictures.train.pixels.shape[1:]
     if y != x:
         raise ValueError(f"{pictures.name} has images of {y} x {x} pixels: expected as many rows as columns")
     for name, asked, found in (("size", model.size, y), ("classes", model.classes, pictures.classes)):
         if asked not in (0, found):
             raise ValueError(f"model.{name}={asked}, and {pictures.name} has {found}: leave it at 0")
-    return replace(model, size=y, classes=pictures.classes)
+    return replace(model, size=y, channels=channels, classes=pictures.classes)
 
 
 def main(config):
@@ -140,12 +140,12 @@ def draw(test, called, seen, count: int, path):
         axes.axis("off")
     for n, i in enumerate([*first, *wrong]):
         above, below = grid[2 * (n // columns) : 2 * (n // columns) + 2, n % columns]
-        above.imshow(test.pixels[i], cmap="gray_r", vmin=0, vmax=255)
+        above.imshow(test.pixels[i], cmap="gray_r", vmin=0, vmax=255)  # three channels: in their own colours
         right = called[i] == test.labels[i]
         title = f"{called[i]}" if right else f"{called[i]}, is {test.labels[i]}"
         above.set_title(title, fontsize=10, color="black" if right else "#c1440e")
         below.imshow(seen[i], cmap="inferno", vmin=0, extent=(-0.5, size[1] - 0.5, size[0] - 0.5, -0.5))
-        below.contour(test.pixels[i], levels=[127.5], colors="white", linewidths=1)
+        below.contour(test.pixels[i].mean(-1), levels=[127.5], colors="white", linewidths=1)
     figure.savefig(path)
     return path
 

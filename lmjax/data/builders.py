@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from lmjax.data import files
@@ -119,13 +120,37 @@ def labelled(spec: str, data_dir=None) -> dict[str, list[tuple[int, str, str]]]:
     as it has them. spec: "NAME[/CONFIG][:FEATURE]", the feature that holds the text."""
     name, _, feature = spec.partition(":")
     builder = prepared(name, data_dir)
-    classes = [key for key, kind in builder.info.features.items() if isinstance(kind, tfds.features.ClassLabel)]
-    if len(classes) != 1:
-        raise UserError(f"tfds:{name} has {len(classes)} features that are a class: expected one; use another set")
-    kind, feature = builder.info.features[classes[0]], _text_feature(builder, feature)
-    return {part: [(n, kind.int2str(int(one[classes[0]])), " ".join(one[feature].decode().split()))
+    label = _only(builder, tfds.features.ClassLabel, "a class")
+    kind, feature = builder.info.features[label], _text_feature(builder, feature)
+    return {part: [(n, kind.int2str(int(one[label])), " ".join(one[feature].decode().split()))
                    for n, one in enumerate(_examples(builder, split), 1)]
             for part, split in _splits(builder).items()}  # fmt: skip
+
+
+def pictured(name: str, data_dir=None) -> dict:
+    """{"train", "valid", "test": (pixels uint8 [N,Y,X,C], labels int32 [N])}, as far as it has them, of a TFDS set with
+    one image and one class, all images of one size."""
+    builder = prepared(name, data_dir)
+    image, label = _only(builder, tfds.features.Image, "an image"), _only(builder, tfds.features.ClassLabel, "a class")
+    if not {"train", "test"} <= set(_splits(builder)):
+        raise UserError(f"tfds:{name} has the splits {', '.join(builder.info.splits)}: expected train and test")
+    found = {}
+    for part, split in _splits(builder).items():
+        examples = [(one[image], int(one[label])) for one in _examples(builder, split)]
+        sizes = {pixels.shape for pixels, _ in examples}
+        if len(sizes) > 1 or any(pixels.dtype != np.uint8 for pixels, _ in examples[:1]):
+            some = ", ".join(map(str, sorted(sizes)[:2]))
+            raise UserError(f"tfds:{name} has images of {len(sizes)} sizes, such as {some}: expected one, and bytes")
+        pixels, labels = zip(*examples)
+        found[part] = np.stack(pixels), np.array(labels, np.int32)
+    return found
+
+
+def _only(builder, kind, what: str) -> str:
+    names = [name for name, feature in builder.info.features.items() if isinstance(feature, kind)]
+    if len(names) != 1:
+        raise UserError(f"tfds:{builder.name} has {len(names)} features that are {what}: expected one; use another set")
+    return names[0]
 
 
 @contextlib.contextmanager

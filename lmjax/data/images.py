@@ -1,7 +1,7 @@
-"""Images to classify: scikit-learn's digits, MNIST, and anyone's own IDX files; and their batches.
+"""Images to classify: scikit-learn's digits, MNIST, sets of the TFDS catalogue, anyone's own IDX files; their batches.
 
-A batch is a dict of arrays with the batch's axis first: images float32 [B,Y,X,1] from -1 (paper) to 1 (ink), labels
-int32 [B], weights float32 [B], 0 for a row that only fills the batch.
+A batch is a dict of arrays with the batch's axis first: images float32 [B,Y,X,C] from -1 to 1 (digits: from paper to
+ink), labels int32 [B], weights float32 [B], 0 for a row that only fills the batch.
 """
 
 import difflib
@@ -33,7 +33,7 @@ VALID, TEST = 5_000, 360  # of MNIST's training images for validation; of the di
 
 
 class Images(NamedTuple):
-    pixels: np.ndarray  # uint8 [N,Y,X]
+    pixels: np.ndarray  # uint8 [N,Y,X,C]
     labels: np.ndarray  # int32 [N]
 
     def __getitem__(self, at) -> "Images":
@@ -45,7 +45,7 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Grey images of each split, all of one size; labels run from 0 to classes - 1."""
+    """Images of each split, all of one size, grey (C = 1) or in colour (3); labels run from 0 to classes - 1."""
 
     name: str
     classes: int
@@ -57,14 +57,15 @@ class Pictures:
 def load_images(data: str, data_dir=None) -> Pictures:
     """Read a set of images by name or path.
 
-    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries), "mnist", or the path of a folder with four IDX
-    files named as MNIST's, plain or .gz. The digits have no test set: it is the last 360 in a random order, the same
-    every time, so that the same hands wrote both. The validation split is cut from the end of training: 5,000 of
-    MNIST's, a sixth of any other.
-    data_dir: where MNIST is looked for before it is downloaded; LMJAX_DATA is the default.
+    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries), "mnist", "tfds:NAME[/CONFIG]" for a set of the
+    TFDS catalogue with an image and a label (fashion_mnist, cifar10), or the path of a folder with four IDX files named
+    as MNIST's, plain or .gz. The digits have no test set: it is the last 360 in a random order, the same every time, so
+    that the same hands wrote both. The validation split is cut from the end of training: 5,000 of MNIST's, a sixth of
+    any other.
+    data_dir: where MNIST, and a set of the catalogue, is looked for before it is downloaded; LMJAX_DATA is the default.
 
     Raises UserError for a name or path that is not there, a file that is not the official, damaged or truncated IDX
-    files, and images and labels that do not belong together.
+    files, images and labels that do not belong together, and a set of the catalogue whose images differ in size.
     """
     if data == "digits":
         whole = _digits()[np.random.default_rng(0).permutation(DIGITS)]
@@ -72,13 +73,19 @@ def load_images(data: str, data_dir=None) -> Pictures:
     if data == "mnist":
         content = {file.name: _idx_of(content, f"mnist {file.name}") for file, content in _official(data_dir)}
         return _pictures("mnist", *_pairs(content, "mnist"), VALID)
+    if data.startswith("tfds:"):
+        from lmjax.data import builders
+
+        found = builders.pictured(data.removeprefix("tfds:"), data_dir)
+        train, test = (Images(*found[split]) for split in ("train", "test"))
+        return _pictures(data, train, test, max(len(train) // 6, 1))
     folder = Path(data).expanduser()
     if not data or not folder.is_dir():
         near = difflib.get_close_matches(data, NAMES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UserError(
-            f"data={data} is neither a folder nor a known set{hint}: expected one of {', '.join(NAMES)}, or a folder "
-            f"of IDX files such as {MNIST.files[0].name}"
+            f"data={data} is neither a folder nor a known set{hint}: expected one of {', '.join(NAMES)}, tfds:NAME, "
+            f"or a folder of IDX files such as {MNIST.files[0].name}"
         )
     content = {}
     for file in MNIST.files:
@@ -132,10 +139,10 @@ def _pairs(content: dict[str, np.ndarray], where) -> list[Images]:
                 f"{where}: {images.name} has shape {pixels.shape} and {labels.name} {numbers.shape}: "
                 "expected N images of rows and columns, and N labels"
             )
-        found.append(Images(pixels, numbers.astype(np.int32)))
+        found.append(Images(pixels[..., None], numbers.astype(np.int32)))
     if found[0].pixels.shape[1:] != found[1].pixels.shape[1:]:
-        raise UserError(f"{where}: training images are {found[0].pixels.shape[1:]}, test images "
-                        f"{found[1].pixels.shape[1:]} pixels: expected one size")  # fmt: skip
+        raise UserError(f"{where}: training images are {found[0].pixels.shape[1:3]}, test images "
+                        f"{found[1].pixels.shape[1:3]} pixels: expected one size")  # fmt: skip
     return found
 
 
@@ -147,7 +154,7 @@ def _digits() -> Images:
             "the digits come with scikit-learn, which is not installed: pip install 'lmjax[digits]', or --data=mnist"
         ) from None
     found = load_digits()
-    return Images(np.round(found.images * (255 / 16)).astype(np.uint8), found.target.astype(np.int32))
+    return Images(np.round(found.images[..., None] * (255 / 16)).astype(np.uint8), found.target.astype(np.int32))
 
 
 def _pictures(name: str, train: Images, test: Images, valid: int) -> Pictures:
@@ -166,8 +173,9 @@ def batches(images: Images, batch: int, seed: int, shift: int = 0):
     moves in is paper.
     """
     order, steps = shuffled(len(images), batch, seed)
-    wide = np.pad(images.pixels, ((0, 0), (shift, shift), (shift, shift)))
-    windows = np.lib.stride_tricks.sliding_window_view(wide, images.pixels.shape[1:], axis=(1, 2))  # [N,2s+1,2s+1,Y,X]
+    wide = np.pad(images.pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, images.pixels.shape[1:3], axis=(1, 2))
+    windows = np.moveaxis(windows, 3, -1)  # [N,2s+1,2s+1,Y,X,C]
 
     def at(step: int) -> dict:
         taken = order(step)
@@ -183,10 +191,10 @@ def evaluation(images: Images, batch: int):
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         rest = batch - len(part)
-        yield _batch(np.pad(part.pixels, ((0, rest), (0, 0), (0, 0))), np.pad(part.labels, (0, rest)),
+        yield _batch(np.pad(part.pixels, ((0, rest), (0, 0), (0, 0), (0, 0))), np.pad(part.labels, (0, rest)),
                      np.arange(batch) < len(part))  # fmt: skip
 
 
 def _batch(pixels, labels, weights) -> dict:
-    images = np.asarray(pixels, np.float32)[..., None] / 127.5 - 1
+    images = np.asarray(pixels, np.float32) / 127.5 - 1
     return {"images": images, "labels": np.array(labels, np.int32), "weights": np.array(weights, np.float32)}

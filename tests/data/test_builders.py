@@ -4,12 +4,14 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow_datasets")
 import tensorflow_datasets as tfds
 
 from lmjax.data import builders, files
+from lmjax.data.images import batches, load_images
 from lmjax.data.labelled import load_labelled
 from lmjax.data.text import load_text
 from lmjax.errors import UserError
@@ -47,6 +49,35 @@ class Pairs(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, count):
         for number in range(count):
             yield number, {"title": f"title {number}", "body": f"naïve {number}", "label": number % 2}
+
+
+class Flags(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Pictures of 4 x 4 pixels in colour, of two kinds; half of them larger in "uneven"."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="even"), tfds.core.BuilderConfig(name="uneven")]  # noqa: RUF012
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, homepage="https://nowhere.invalid", disable_shuffling=True,
+                                     features=tfds.features.FeaturesDict({
+                                         "image": tfds.features.Image(shape=(None, None, 3)),
+                                         "label": tfds.features.ClassLabel(num_classes=2)}))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(12), "test": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        from PIL import Image
+
+        for number in range(count):
+            size = 4 + (number % 2 if self.builder_config.name == "uneven" else 0)
+            yield number, {"image": Image.fromarray(flag(number, size)), "label": number % 2}
+
+
+def flag(number, size=4):
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[: number % 4, :, number % 2] = 10 * number
+    return pixels
 
 
 def prepare(folder, file_format="array_record"):
@@ -169,3 +200,23 @@ def test_texts_with_their_class_are_read_of_a_catalogue_set(tmp_path):
     assert data.test.labels.tolist() == [0, 1]
     with pytest.raises(UserError, match="body, title after a colon"):
         load_labelled("tfds:pairs/small", tmp_path)
+
+
+def test_images_with_their_class_are_read_of_a_catalogue_set(tmp_path):
+    pytest.importorskip("PIL", reason="pillow, which the plot extra brings, is absent")
+    for name in ("even", "uneven"):
+        Flags(data_dir=tmp_path / "data", config=name, file_format="array_record").download_and_prepare()
+    found = load_images("tfds:flags/even", tmp_path / "data")
+    np.testing.assert_array_equal(found.train.pixels, np.stack([flag(n) for n in range(10)]))
+    np.testing.assert_array_equal(found.valid.pixels, np.stack([flag(n) for n in (10, 11)]))
+    np.testing.assert_array_equal(found.test.labels, [0, 1, 0, 1])
+    assert found.classes == 2
+    assert "tensorflow" not in sys.modules
+    at, steps = batches(found.train, 5, seed=0, shift=1)
+    assert steps == 2
+    assert at(0)["images"].shape == (5, 4, 4, 3)
+    with pytest.raises(UserError, match=r"tfds:flags/uneven has images of 2 sizes, such as \(4, 4, 3\), \(5, 5, 3\)"):
+        load_images("tfds:flags/uneven", tmp_path / "data")
+    prepare(tmp_path / "data")
+    with pytest.raises(UserError, match="tfds:pairs has 0 features that are an image"):
+        load_images("tfds:pairs/small", tmp_path / "data")

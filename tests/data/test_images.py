@@ -32,9 +32,9 @@ def test_a_folder_is_read_as_it_was_written(folder):
     place, (pixels, labels, test, test_labels) = folder
     found = images.load_images(str(place))
     assert (found.name, found.classes) == ("twin", 3)
-    np.testing.assert_array_equal(np.concatenate([found.train.pixels, found.valid.pixels]), pixels)
+    np.testing.assert_array_equal(np.concatenate([found.train.pixels, found.valid.pixels])[..., 0], pixels)
     np.testing.assert_array_equal(np.concatenate([found.train.labels, found.valid.labels]), labels)
-    np.testing.assert_array_equal(found.test.pixels, test)
+    np.testing.assert_array_equal(found.test.pixels[..., 0], test)
     assert found.test.labels.tolist() == test_labels
     assert len(found.valid) == 4
 
@@ -99,7 +99,7 @@ def test_the_digits():
     found = images.load_images("digits")
     assert [len(part) for part in (found.train, found.valid, found.test)] == [1198, 239, 360]
     assert found.classes == 10
-    assert found.train.pixels.shape[1:] == (8, 8)
+    assert found.train.pixels.shape[1:] == (8, 8, 1)
     assert (found.train.pixels.min(), found.train.pixels.max()) == (0, 255)
     # The same 360 every time, drawn from all 1,797.
     assert np.bincount(found.test.labels).tolist() == [39, 37, 47, 28, 42, 32, 37, 27, 30, 41]
@@ -125,7 +125,7 @@ def test_batches_are_a_function_of_the_step_and_take_each_image_once(folder):
 
 def test_moved_images_are_moved_and_keep_their_labels():
     """One bright pixel whose place is the image's label: a shift moves it by at most its size, by every amount."""
-    pixels, labels = np.zeros((12, 9, 9), np.uint8), np.arange(12, dtype=np.int32)
+    pixels, labels = np.zeros((12, 9, 9, 1), np.uint8), np.arange(12, dtype=np.int32)
     pixels[labels, 3, labels // 4 + 3] = 255
     at, _ = images.batches(images.Images(pixels, labels), 12, seed=0, shift=2)
     moves = set()
@@ -156,4 +156,4 @@ def test_mnist():
     assert [len(part) for part in (found.train, found.valid, found.test)] == [55_000, 5_000, 10_000]
     assert found.train.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     assert np.bincount(found.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert found.train.pixels.shape[1:] == (28, 28)
+    assert found.train.pixels.shape[1:] == (28, 28, 1)
