@@ -8,21 +8,27 @@ likelihood of held-out sequences.
 
     bash launch/run.sh experiments/seqgan.py
 
-needs no file: a small oracle from a seed, maximum likelihood and then the game, two seeds as lanes of one program.
+needs no file, and a minute: a small oracle from a seed, maximum likelihood and then the game, two seeds as lanes of one
+program.
 The presets are the table's rows, with the published oracle's file (`seqgan-oracle/target_params.npz` under DATA):
 
     bash launch/run.sh experiments/seqgan.py --preset=mle --data_dir=DATA
     bash launch/run.sh experiments/seqgan.py --preset=seqgan --data_dir=DATA [--start=WORKDIR OF mle]
+    bash launch/run.sh experiments/seqgan.py --preset=relgan --data_dir=DATA
 
 A step is an epoch of maximum likelihood or a round of the game. The same command on the same --workdir goes on where a
-killed run stopped. --oracle=generated runs the presets on an oracle of your own.
+killed run stopped. --oracle=generated runs the presets on an oracle of your own; --method=relgan is RelGAN on the small
+one, four minutes: NLL_oracle falls from 5.50 to 4.40 in five rounds of 50 updates, with 99.8 % of the sequences
+distinct, and then to 3.64 (the oracle's own: 3.51) while the generator collapses to 6 %, which the log says.
 
 What the published oracle's file says: its own sequences 5.744 (published: 5.750), uniformly random ones 11.42 and an
 untrained generator's 11.44. The published 10.310 for random ones must be of another oracle: with this one no
 generator that knows nothing of it can be there. Maximum likelihood ends at 9.013, five seeds (published: 9.038), in
 some 18 minutes of one core: 9.48 after 5 epochs, 9.15 after 10, 9.03 after 20, 9.00 to 9.02 from the 30th on. Held-
 out sequences are likeliest after the fifth (7.61 nats a token; 8.95 after 80): what the table's figure rewards in
-later epochs is not a better model of the data.
+later epochs is not a better model of the data. Scheduled sampling is at its best, 9.06, after 25 epochs and ends at
+9.171 ± 0.017 (published: 8.985). PG-BLEU, 200 updates from the last generators, ends at 8.65 ± 0.14 (published: 8.946)
+with 99.7 % of its sequences distinct, in twelve minutes.
 """
 
 from dataclasses import dataclass
@@ -189,7 +195,8 @@ def main(config):
             judged = writing.fooled_by(judge, data.valid) if relaxes else writing.judged_by(judge)
         score = writing.scorer(oracle, model, data.valid, config.written, judged, net, writer)
         first = score(writing.untrained(specs, seeds))
-        run.say(f"untrained: NLL_oracle {first['nll_oracle']:.4f}, held out {first['loss']:.4f}")
+        run.say(f"NLL_oracle of the oracle's own sequences {writing.mean_nll(oracle, model, data.valid):.4f}, of an "
+                f"untrained generator's {first['nll_oracle']:.4f}")  # fmt: skip
         outcome = fit(
             run,
             specs=specs,

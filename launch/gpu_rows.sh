@@ -18,12 +18,16 @@ row() { # NAME SCRIPT [flags]
 }
 
 for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large gal_medium_tied gal_large_tied \
-    transformer_de_en tiny_en_de imdb_minilm bert awd}; do
+    transformer_de_en tiny_en_de imdb_minilm mle seqgan relgan mnist_wgan_gp mnist_conditional bert awd}; do
     case $wanted in
     nanogpt_gpu) row "$wanted" experiments/gpt_char.py --preset=nanogpt_gpu ;;
     zaremba_* | gal_* | awd) row "$wanted" experiments/lstm_ptb.py --preset="$wanted" ;;
     *_de_en | *_en_de) row "$wanted" experiments/translate_multi30k.py --preset="$wanted" ;;
     *_minilm | *_cnn | *_lstm) row "$wanted" experiments/classify.py --preset="$wanted" ;;
+    mle) row "$wanted" experiments/seqgan.py --preset=mle ;;
+    seqgan) row "$wanted" experiments/seqgan.py --preset=seqgan --start="$runs/mle" ;;
+    relgan) row "$wanted" experiments/seqgan.py --preset=relgan ;;
+    mnist_*) row "$wanted" experiments/gan_images.py --preset="$wanted" --lanes=5 ;;
     bert) row "$wanted" experiments/bert_pretrain.py --preset=gpu ;;
     *) echo "unknown row $wanted" >&2; exit 2 ;;
     esac

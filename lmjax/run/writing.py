@@ -37,6 +37,12 @@ def from_oracle(oracle, model, seed: int, train: int, valid: int) -> Data:
     return Data(written[:train], written[train:])
 
 
+def mean_nll(oracle, model, tokens) -> float:
+    """Nats a token of sequences under the oracle."""
+    total, weight = jax.jit(lambda oracle, tokens: seqgan.nll(oracle, model, tokens))(oracle, jnp.asarray(tokens))
+    return float(total / weight)
+
+
 class Plan(NamedTuple):
     """What the steps of a training are: `epochs` of likelihood, `first` rounds of the discriminator, `rounds` of the
     game with `judge_rounds` of the discriminator each (0: the reward does not learn). updates: of the generator in a
