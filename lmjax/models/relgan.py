@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from lmjax.losses import blocked_cross_entropy
 from lmjax.models.seqgan import drawer, shifted, uniforms
-from lmjax.models.text_discriminator import truncated, window
+from lmjax.models.text_discriminator import features, truncated
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding, linear, linear_params
 from lmjax.nn.memory import initial_memory, memory_params, memory_step
@@ -129,11 +129,7 @@ def discriminator(params, config, sequences, key=None):
     with jax.named_scope("embed"):
         x = embedding(params["embed"], sequences) if sequences.ndim == 2 else _mixed(params["embed"], sequences)
         x = x.reshape(B, T, config.views, config.embed).swapaxes(1, 2).reshape(-1, T, config.embed)  # [B S,T,E]
-    with jax.named_scope("windows"):
-        c = jnp.concatenate([window(params["windows"][str(n)], x) for n in config.windows], axis=-1)
-    with jax.named_scope("highway"):
-        s = jax.nn.sigmoid(linear(params["highway"]["gate"], c))
-        z = s * jax.nn.relu(linear(params["highway"]["transform"], c)) + (1 - s) * c
+    z = features(params, config, x)
     with jax.named_scope("output"):
         hidden = linear(params["hidden"], dropout(fold(key, "hidden"), z, config.dropout))
         return linear(params["output"], hidden).reshape(B, config.views)

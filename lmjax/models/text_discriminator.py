@@ -51,13 +51,18 @@ def discriminator(params, config, tokens, key=None):
     """Logits float32 [B,2] of int tokens [B,T]: made up, true. key: dropout."""
     with jax.named_scope("embed"):
         x = embedding(params["embed"], tokens)
+    z = features(params, config, x)
+    with jax.named_scope("output"):
+        return linear(params["output"], dropout(fold(key, "output"), z, config.dropout))
+
+
+def features(params, config, x):
+    """z [B,M] of vectors [B,T,E]: the largest responses of all maps, through the highway layer (eq. 11-15)."""
     with jax.named_scope("windows"):
         c = jnp.concatenate([window(params["windows"][str(n)], x) for n in config.windows], axis=-1)
     with jax.named_scope("highway"):
         s = jax.nn.sigmoid(linear(params["highway"]["gate"], c))
-        z = s * jax.nn.relu(linear(params["highway"]["transform"], c)) + (1 - s) * c
-    with jax.named_scope("output"):
-        return linear(params["output"], dropout(fold(key, "output"), z, config.dropout))
+        return s * jax.nn.relu(linear(params["highway"]["transform"], c)) + (1 - s) * c
 
 
 def window(params, x):
