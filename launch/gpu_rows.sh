@@ -18,7 +18,8 @@ row() { # NAME SCRIPT [flags]
 }
 
 for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large gal_medium_tied gal_large_tied \
-    transformer_de_en tiny_en_de imdb_minilm mle seqgan relgan mnist_wgan_gp mnist_conditional bert awd}; do
+    transformer_de_en tiny_en_de imdb_minilm mle seqgan relgan mnist_wgan_gp mnist_conditional stacked_dcgan \
+    stacked_pacgan2 bert awd}; do
     case $wanted in
     nanogpt_gpu) row "$wanted" experiments/gpt_char.py --preset=nanogpt_gpu ;;
     zaremba_* | gal_* | awd) row "$wanted" experiments/lstm_ptb.py --preset="$wanted" ;;
@@ -27,7 +28,7 @@ for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large
     mle) row "$wanted" experiments/seqgan.py --preset=mle ;;
     seqgan) row "$wanted" experiments/seqgan.py --preset=seqgan --start="$runs/mle" ;;
     relgan) row "$wanted" experiments/seqgan.py --preset=relgan ;;
-    mnist_*) row "$wanted" experiments/gan_images.py --preset="$wanted" --lanes=5 ;;
+    mnist_* | stacked_*) row "$wanted" experiments/gan_images.py --preset="$wanted" --lanes=5 ;;
     bert) row "$wanted" experiments/bert_pretrain.py --preset=gpu ;;
     *) echo "unknown row $wanted" >&2; exit 2 ;;
     esac

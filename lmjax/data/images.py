@@ -27,7 +27,7 @@ MNIST = Source("mnist", "http://yann.lecun.com/exdb/mnist/", (
     File("test-labels", "t10k-labels-idx1-ubyte", f"{_MNIST}/t10k-labels-idx1-ubyte.gz", 10_008,
          "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 ))  # fmt: skip
-NAMES = ("digits", "mnist")
+NAMES = ("digits", "mnist", "stacked_digits", "stacked_mnist")
 DIGITS = 1797
 VALID, TEST = 5_000, 360  # of MNIST's training images for validation; of the digits, which have no test set, for it
 
@@ -52,21 +52,25 @@ class Pictures:
     train: Images
     valid: Images
     test: Images
+    single: "Pictures | None" = None  # those that stand in the channels, where these are stacked
 
 
 def load_images(data: str, data_dir=None) -> Pictures:
     """Read a set of images by name or path.
 
-    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries), "mnist", "tfds:NAME[/CONFIG]" for a set of the
-    TFDS catalogue with an image and a label (fashion_mnist, cifar10), or the path of a folder with four IDX files named
-    as MNIST's, plain or .gz. The digits have no test set: it is the last 360 in a random order, the same every time, so
-    that the same hands wrote both. The validation split is cut from the end of training: 5,000 of MNIST's, a sixth of
-    any other.
+    data: "digits" (1,797 of 8 x 8 pixels, which scikit-learn carries), "mnist", either after "stacked_" for three
+    digits in the channels of one image and a thousand classes (Metz et al. 2017, section 3.3.1), "tfds:NAME[/CONFIG]"
+    for a set of the TFDS catalogue with an image and a label (fashion_mnist, cifar10), or the path of a folder with
+    four IDX files named as MNIST's, plain or .gz. The digits have no test set: it is the last 360 in a random order,
+    the same every time, so that the same hands wrote both. The validation split is cut from the end of training: 5,000
+    of MNIST's, a sixth of any other.
     data_dir: where MNIST, and a set of the catalogue, is looked for before it is downloaded; LMJAX_DATA is the default.
 
     Raises UserError for a name or path that is not there, a file that is not the official, damaged or truncated IDX
     files, images and labels that do not belong together, and a set of the catalogue whose images differ in size.
     """
+    if data in NAMES and data.startswith("stacked_"):
+        return stacked(data, load_images(data.removeprefix("stacked_"), data_dir))
     if data == "digits":
         whole = _digits()[np.random.default_rng(0).permutation(DIGITS)]
         return _pictures("digits", whole[:-TEST], whole[-TEST:], (DIGITS - TEST) // 6)
@@ -95,6 +99,20 @@ def load_images(data: str, data_dir=None) -> Pictures:
         content[file.name] = _idx_of(files.read_bytes(path), path)
     train, test = _pairs(content, folder)
     return _pictures(folder.name, train, test, max(len(train) // 6, 1))
+
+
+def stacked(name: str, single: Pictures) -> Pictures:
+    """Three grey images in the channels of one, all drawn from their split: as many as there are images, each once in
+    each channel, with the class 100 a + 10 b + c of three out of ten."""
+    rng, K = np.random.default_rng(0), single.classes
+
+    def stack(part: Images) -> Images:
+        three = [part[rng.permutation(len(part))] for _ in range(3)]
+        labels = [images.labels for images in three]
+        pixels = np.concatenate([images.pixels for images in three], axis=-1)
+        return Images(pixels, (labels[0] * K + labels[1]) * K + labels[2])
+
+    return Pictures(name, K**3, *(stack(part) for part in (single.train, single.valid, single.test)), single)
 
 
 def _official(data_dir):

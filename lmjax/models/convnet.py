@@ -35,6 +35,19 @@ def convnet(params, images, key=None, rate: float = 0.5):
     return logits.astype(jnp.float32), features
 
 
+def seen(params, images):
+    """(probabilities [B,K], features [B,D]) of images [B,Y,X,C]; of a classifier of grey images, each channel is an
+    image of its own: [B,K^C] of the channels' classes together, [B,C D]."""
+    if params["in"]["w"].shape[2] == images.shape[-1]:
+        logits, features = convnet(params, images)
+        return jax.nn.softmax(logits), features
+    logits, features = zip(*(convnet(params, channel[..., None]) for channel in jnp.moveaxis(images, -1, 0)))
+    together = jnp.ones((len(images), 1))
+    for part in logits:
+        together = (together[:, :, None] * jax.nn.softmax(part)[:, None]).reshape(len(images), -1)
+    return together, jnp.concatenate(features, axis=-1)
+
+
 def convnet_loss(params, batch, key, carry):
     """batch: images, labels int [B], weights [B] where some count less."""
     return choice(convnet(params, batch["images"], key)[0], batch["labels"], batch.get("weights"), carry)

@@ -157,3 +157,20 @@ def test_mnist():
     assert found.train.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     assert np.bincount(found.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert found.train.pixels.shape[1:] == (28, 28, 1)
+
+
+def test_stacked_digits_have_each_digit_once_in_each_channel():
+    pytest.importorskip("sklearn", reason="scikit-learn, which carries the digits, is absent")
+    one, found = images.load_images("digits"), images.load_images("stacked_digits")
+    assert found.classes == 1000
+    assert found.single.classes == 10
+    for split in ("train", "valid", "test"):
+        part, single = getattr(found, split), getattr(one, split)
+        assert part.pixels.shape == (len(single), 8, 8, 3)
+        for channel, place in enumerate((100, 10, 1)):
+            both = [
+                sorted((int(label), x.tobytes()) for label, x in zip(labels, pixels, strict=True)) for labels, pixels in
+                ((part.labels // place % 10, part.pixels[..., channel]), (single.labels, single.pixels[..., 0]))
+            ]  # fmt: skip
+            assert both[0] == both[1]
+    assert len(np.unique(found.train.labels)) > 600
