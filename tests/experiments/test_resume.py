@@ -55,6 +55,17 @@ RUNS = {
         "--game.critic_steps=2", "--game.unroll=1", "--game.ema=0.9", "--model.batch_norm=true", "--model.hidden=8",
         "--model.critic_hidden=8",
     ],
+    "SeqGAN's game": [
+        "seqgan.py", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8", "--written=8",
+        "--epochs=4", "--judge_first=4", "--rounds=24", "--rollouts=2", "--model.vocab=12", "--model.length=4",
+        "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=3", "--judge.maps=4",
+    ],
+    "RelGAN's game": [
+        "seqgan.py", "--method=relgan", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8",
+        "--written=8", "--epochs=4", "--rounds=24", "--updates=2", "--judge_updates=2", "--model.vocab=12",
+        "--model.length=4", "--model.embed=4", "--model.cells=4", "--memory.head_size=4", "--views.views=2",
+        "--views.windows=3", "--views.maps=4",
+    ],
     "masked words": [
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
@@ -82,7 +93,8 @@ RUNS = {
 
 def start(name, folder):
     script, *flags = RUNS[name]
-    data = [] if any(flag.startswith("--data=") for flag in flags) else ["--data=text.txt"]
+    own = script == "seqgan.py" or any(flag.startswith("--data=") for flag in flags)
+    data = [] if own else ["--data=text.txt"]
     command = [sys.executable, str(ROOT / "experiments" / script), *flags, *data, *COMMON, f"--workdir={folder.name}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | CACHE
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
