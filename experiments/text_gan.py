@@ -59,7 +59,7 @@ class Game:
 @dataclass(frozen=True)
 class Config(Run):
     preset: str = ""
-    data: str = setting("pydoc", "coco, coco-texygen, emnlp-news, tang, pydoc, or a file with one sentence a line")
+    data: str = setting("pydoc", "coco, coco-texygen, emnlp-news, tang, quan-tang, pydoc, or a file, a sentence a line")
     longest: int = setting(0, "tokens of a training line, longer ones are left out; 0: any", low=0)
     model: Generator = setting(Generator(), "the generator; its length is that of the longest training line")
     runs: int = setting(1, "trainings side by side, each with its own seed", low=1)
@@ -114,8 +114,8 @@ PRESETS = {
         "data": "emnlp-news", "epochs": 40, "model.embed": 128, "model.cells": 128, "lr": 0.005, "samples": 10_000,
     },
     "tang_mle": {
-        "help": "Tang poems, four lines of five characters", "data": "tang", "epochs": 40, "model.embed": 64,
-        "model.cells": 64, "lr": 0.005,
+        "help": "Tang poems, four lines of five characters", "data": "quan-tang", "epochs": 20, "model.embed": 64,
+        "model.cells": 128, "lr": 0.005,
     },
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ the sentence ends, and fills the row; 1 is a word that training lacks.
 """
 
 import difflib
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -24,8 +25,16 @@ _SHORT = ("https://raw.githubusercontent.com/pclucas14/GansFallingShort/e6be915b
           "real_data_experiments/data")  # fmt: skip
 
 
+_POETRY = ("https://raw.githubusercontent.com/chinese-poetry/chinese-poetry/99ebbef7e1345c0985c44b9fd96a3f9e776f117b/"
+           "%E5%85%A8%E5%94%90%E8%AF%97")  # fmt: skip
+
+
 def _set(homepage: str, *parts: File) -> Source:
     return Source("text-gan", homepage, parts)
+
+
+def _poet(first: int, size: int, digest: str) -> File:
+    return File(f"{first}", f"poet.tang.{first}.json", f"{_POETRY}/poet.tang.{first}.json", size, digest)
 
 
 SETS = {
@@ -59,6 +68,19 @@ SETS = {
         File("train", "shi.txt", f"{_TEXYGEN}/shi.txt", 1_590_217,
              "ac03c5fbb07776f0e43cb1ccfc74732f5313ab3d832df81c8e0db327df35e666"),
     ),
+    # Of the first 10,008 poems of the Quan Tang Shi, in traditional characters, two couplets each: see `quatrains`.
+    "quan-tang": Source("chinese-poetry", "https://github.com/chinese-poetry/chinese-poetry", (
+        _poet(0, 408_405, "4f88f429938082523cdc72a1612bd7a7c3e3f7a33f8192c61ae51340efc3c92d"),
+        _poet(1000, 477_519, "6e703b8d8dcedbd6110f6d48d043665ca2131db2035a5bfcef5e59a19aeb6d75"),
+        _poet(2000, 417_948, "ec28efa7e2ae9cdbbba09f0ed186e32ccae47a325ad1e5816b7ad56071c1665a"),
+        _poet(3000, 453_811, "9e4ba2323752b6b9fbdba875cdbc6a26636fe0cabc85fd066370d4915952001f"),
+        _poet(4000, 488_655, "b8a7946c879b9658a6c667a4c55f776fae7e5e00a17789ab06b274c1429afc66"),
+        _poet(5000, 467_225, "a0306e6962cff01639ad9a00b042a201b8dec1f30fa5d768a7b112589887861e"),
+        _poet(6000, 470_031, "982a21d2b15922b406911f1c825785054314c686da86b2155d7aebb362d22771"),
+        _poet(7000, 474_558, "a6fb69d7b4343c904dc56ae5aae34facc2478d196b51c37ceba9d1e2f171b342"),
+        _poet(8000, 574_248, "ac3848e95b02736168003863795de4474838c2d6a71a24ca2a4a280ea5177773"),
+        _poet(9000, 476_882, "b99d6596e3a1fe1a661652383083f92d196b8baf4e461d087081d5e1e1b7a51f"),
+    )),
 }  # fmt: skip
 NAMES = ("pydoc", *SETS)
 END, UNKNOWN = 0, 1
@@ -71,6 +93,8 @@ _CUT = re.compile(
     r"""(n't\b|'(?:s|m|d|ll|re|ve)\b|["?!;&$#()\[\]]|[,:](?!\d)|(?<!\.\w)\.+(?=["\s]|$)"""
     "|[\u3000-\u303f\u3400-\u9fff\uf900-\ufaff\uff00-\uffef])"
 )
+_LINE = "[\u3400-\u9fff\uf900-\ufaff]{5}"
+_COUPLET = re.compile(f"{_LINE}\uff0c{_LINE}[\u3002\uff1f\uff01]")  # a comma between, and a stop of three kinds
 
 
 @dataclass(frozen=True)
@@ -104,7 +128,11 @@ def load_sentences(data: str, data_dir=None, longest: int = 0) -> Sentences:
     Raises UserError for a name or path that is not there, a file that is not the official or not UTF-8, a line
     of more than 500 tokens, and where fewer than 40 sentences are left to train on.
     """
-    if data in SETS:
+    if data == "quan-tang":
+        parts = files.read(SETS[data], data_dir)
+        poems = [line for split, part in parts.items() for line in quatrains(part, f"{data} {split}")]
+        found = {"train": [tokens(line) for line in poems]}
+    elif data in SETS:
         content = files.read(SETS[data], data_dir)
         found = {split: _lines(decode(part, f"{data} {split}"), f"{data} {split}") for split, part in content.items()}
     elif data == "pydoc":
@@ -135,6 +163,17 @@ def _lines(text: str, name) -> list[list[str]]:
         if words:
             found.append(words)
     return found
+
+
+def quatrains(content: bytes, name) -> list[str]:
+    """Of poems as chinese-poetry keeps them, a JSON list of {"paragraphs": [couplet, ...]}: every other couplet with
+    the one behind it, where both are two lines of five characters."""
+    try:
+        poems = [poem["paragraphs"] for poem in json.loads(content)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{name} is no JSON list of poems with paragraphs ({error}): get the file again") from None
+    pairs = [pair for couplets in poems for pair in zip(couplets[::2], couplets[1::2])]
+    return ["".join(pair) for pair in pairs if all(map(_COUPLET.fullmatch, pair))]
 
 
 def _pydoc() -> list[str]:

@@ -2,13 +2,18 @@
 
 import gzip
 import hashlib
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmjax.data import captions, files
-from lmjax.data.captions import END, UNKNOWN, load_sentences, rows, tokens, until_end, vocabulary
+from lmjax.data.captions import END, UNKNOWN, load_sentences, quatrains, rows, tokens, until_end, vocabulary
 from lmjax.errors import UserError
+
+DATA = os.environ.get("LMJAX_DATA", "/nowhere")  # before the fixture that hides it
 
 
 def test_words_are_cut_as_nltk_cuts_them():
@@ -110,3 +115,26 @@ def test_batches_by_length():
     every = list(captions.whole(numbered, 16))
     assert sum(b["weights"].sum() for b in every) == lengths.sum()
     assert {b["tokens"].shape[1] % 8 for b in every} == {0}
+
+
+def test_quatrains_are_two_couplets_of_lines_of_five():
+    five, other = "秦川雄帝宅\uff0c函谷壯皇居。", "綺殿千尋起\uff0c離宮百雉餘。"
+    seven = "一二三四五六七\uff0c一二三四五六七。"
+    poems = [[five, other, other], [five, seven], [seven, five, five, other], [five, other, other, five], []]
+    content = json.dumps([{"paragraphs": poem, "author": "x"} for poem in poems]).encode()
+    assert quatrains(content, "twin") == [five + other, five + other, five + other, other + five]
+    assert len(tokens(five + other)) == 24
+    for broken in (b"{", b'[{"title": ""}]', b"[3]"):
+        with pytest.raises(UserError, match="twin is no JSON list of poems"):
+            quatrains(broken, "twin")
+
+
+@pytest.mark.skipif(
+    any(files.locate(file, "chinese-poetry", Path(DATA)) is None for file in captions.SETS["quan-tang"].files),
+    reason=f"LMJAX_DATA={DATA} has no chinese-poetry",
+)
+def test_the_quan_tang_shi():
+    """19,145 quatrains of lines of five, 428 of them repeated."""
+    found = load_sentences("quan-tang", DATA)
+    assert len(found.train) + len(found.valid) + len(found.test) == 19_145 - 428
+    assert {len(line) for line in found.train} == {24}
