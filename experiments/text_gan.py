@@ -25,9 +25,9 @@ Measured: coco_texygen_mle at temperature 1, five seeds, test BLEU-2..5 73.2 50.
 validation loss is 3.53 nats a token after 10 and 4.60 at the end. The weights of the tenth (--select=best) score less,
 71.2 46.4 27.5 16.9, and repeat themselves less, 87.8 68.8 47.5 30.6.
 
-coco_seqgan from those, 73.8 49.4 29.5 17.9 (published 74.5 49.8 29.4 18.0) and 94.9 84.2 67.9 50.2 (95.0 84.0 67.0 48.9),
-half an hour. Its spread over seeds is wide, 2.9 points of BLEU-4. At equal self-BLEU it is below maximum likelihood at
-every temperature: the adversarial rounds cost variety and bought nothing that temperature does not give.
+coco_seqgan from those, 73.8 49.4 29.5 17.9 (published 74.5 49.8 29.4 18.0) and 94.9 84.2 67.9 50.2 (95.0 84.0 67.0
+48.9), half an hour. Its spread over seeds is wide, 2.9 points of BLEU-4. At equal self-BLEU its BLEU is below maximum
+likelihood's along the whole curve: the game cost variety and bought nothing that temperature does not give.
 
 SeqGAN's discriminator there reads 10,000 true captions and 128 made up, mixed; here as many made up as true ones.
 Departures: 500 training lines are held out for validation; sentences of like length share a batch, and no padding is
