@@ -29,6 +29,9 @@ coco_seqgan from those, 73.8 49.4 29.5 17.9 (published 74.5 49.8 29.4 18.0) and 
 48.9), half an hour. Its spread over seeds is wide, 2.9 points of BLEU-4. At equal self-BLEU its BLEU is below maximum
 likelihood's along the whole curve: the game cost variety and bought nothing that temperature does not give.
 
+tang_mle, two seeds, the epoch best on validation, ten minutes: BLEU-2..5 60.0 21.3 8.2 4.6 (of the training lines 65.4
+27.5 11.5 6.6), nothing copied, and every one in four lines of five characters.
+
 SeqGAN's discriminator there reads 10,000 true captions and 128 made up, mixed; here as many made up as true ones.
 Departures: 500 training lines are held out for validation; sentences of like length share a batch, and no padding is
 learnt; the game is about captions of at most 20 tokens.
