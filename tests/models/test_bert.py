@@ -96,7 +96,7 @@ def test_the_heads_have_their_sizes_and_base_runs_by_shape():
     assert param.count(m.bert_params(base(layers=6, segments=0))) == 66_362_880  # DistilBERT
     specs = m.pretrain_params(base())
     assert param.count(specs) == 110_106_428
-    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in BATCH.items()}
+    batch = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, BATCH))
     total, _ = jax.eval_shape(lambda p, b: m.bert_pretrain_loss(p, base(), b, None, ()), param.shapes(specs), batch)
     assert total.shape == ()
 
