@@ -60,12 +60,6 @@ RUNS = {
         "--epochs=4", "--judge_first=4", "--rounds=24", "--rollouts=2", "--model.vocab=12", "--model.length=4",
         "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=3", "--judge.maps=4",
     ],
-    "RelGAN's game": [
-        "seqgan.py", "--method=relgan", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8",
-        "--written=8", "--epochs=4", "--rounds=24", "--updates=2", "--judge_updates=2", "--model.vocab=12",
-        "--model.length=4", "--model.embed=4", "--model.cells=4", "--memory.head_size=4", "--views.views=2",
-        "--views.windows=3", "--views.maps=4",
-    ],
     "masked words": [
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
