@@ -2,11 +2,11 @@
 
 Nie, Narodytska & Patel 2019, "RelGAN: Relational Generative Adversarial Networks for Text Generation" (ICLR):
 
-    o_t = V m_t + c,   m_t = memory(y_{t-1}, m_{t-1})                                 (section 2.1)
-    y_t = argmax(o_t + g_t),   ŷ_t = softmax(β (o_t + g_t)),   g_t Gumbel's            (section 2.2, eq. 4-6)
-    β grows as β_max^(n/N) over the updates n                                          (section 3.2)
-    D_s(y) for each of S views, embeddings that one convolutional network reads        (section 2.3)
-    L_D = -E log σ(D_s(true) - D_s(ŷ)),   L_G = -E log σ(D_s(ŷ) - D_s(true))           (eq. 7-8, Jolicoeur-Martineau)
+    o_t = V m_t + c,   m_t = memory(y_{t-1}, m_{t-1})                      a relational memory, read and written
+    y_t = argmax(o_t + g_t),   ŷ_t = softmax(β (o_t + g_t))                g_t Gumbel's noise
+    β = β_max^(n/N)                                                        after n updates of N
+    D_s(y), s = 1..S                                                       S embeddings that one network reads
+    L_D = -E log σ(D_s(true) - D_s(ŷ)),   L_G = -E log σ(D_s(ŷ) - D_s(true))    relativistic: of pairs
 
 The token y_t is what the next step reads, as in the authors' code; the discriminator reads ŷ_t, and through it alone a
 gradient passes to the generator. `nll` and `sample` are as in seqgan.py, and so are a row's draws.

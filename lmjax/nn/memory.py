@@ -2,8 +2,8 @@
 
 A memory M of N rows attends over itself and the input, and lets each of its numbers change as far as gates say:
 
-    M' = LN(M + attention(M, [M; x]));   M' = LN(M' + MLP(M'))       (eq. 1-2, section 3.2)
-    i, f = W x + U tanh(M);   M <- sigmoid(i) tanh(M') + sigmoid(f + 1) M      (section 3.4, a gate for each number)
+    M' = LN(M + attention(M, [M; x]));   M' = LN(M' + MLP(M'))
+    i, f = W x + U tanh(M);   M <- sigmoid(i) tanh(M') + sigmoid(f + 1) M      a gate for each number
 
 Departures, as in the authors' code: queries, keys and values are normalized together before the product, which is
 divided by sqrt(3 S) in place of sqrt(S).
