@@ -18,6 +18,7 @@ Measured over seeds 0 to 9:
     ring_pacgan2   7.8 ± 0.4      28.1 ± 19.8        0.007 ± 0.006    7.9
     ring_pacgan4   3.5 ± 1.8       0.9 ± 1.2         0.027 ± 0.017    7.8: points all around, still wide of the modes
     grid_pacgan2  25.0 ± 0.0      74.2 ± 7.0         0.009 ± 0.007    23.8
+    grid_pacgan4  16.8 ± 2.7       3.9 ± 1.2         0.076 ± 0.035    24.6: wide of the modes, as on the ring
 
 and after 4,000 steps of the 25,000 that the grid's presets take:
 
