@@ -17,14 +17,15 @@ Measured over seeds 0 to 9:
     ring_unrolled  6.9 ± 1.9      18.6 ± 10.6        0.079 ± 0.168    7.6
     ring_pacgan2   7.8 ± 0.4      28.1 ± 19.8        0.007 ± 0.006    7.9
     ring_pacgan4   3.5 ± 1.8       0.9 ± 1.2         0.027 ± 0.017    7.8: points all around, still wide of the modes
+    grid_gan      24.7 ± 0.7      79.7 ± 4.1         0.021 ± 0.025    3.3, and 17.3 in PacGAN's table
     grid_pacgan2  25.0 ± 0.0      74.2 ± 7.0         0.009 ± 0.007    23.8
     grid_pacgan4  16.8 ± 2.7       3.9 ± 1.2         0.076 ± 0.035    24.6: wide of the modes, as on the ring
 
 and after 4,000 steps of the 25,000 that the grid's presets take:
 
-    grid_gan      22.5 ± 1.1       8.3 ± 0.6         0.105 ± 0.021    3.3, and 17.3 in PacGAN's table
-    grid_pacgan2  17.9 ± 3.3       5.9 ± 2.6         0.137 ± 0.053    23.8
-    grid_pacgan4  18.4 ± 2.1       1.8 ± 0.4         0.061 ± 0.020    24.6
+    grid_gan      22.5 ± 1.1       8.3 ± 0.6         0.105 ± 0.021
+    grid_pacgan2  17.9 ± 3.3       5.9 ± 2.6         0.137 ± 0.053
+    grid_pacgan4  18.4 ± 2.1       1.8 ± 0.4         0.061 ± 0.020
 
 A mode is found if one of 2,500 samples lies within three standard deviations of it, and such samples are of high
 quality (98.9 % of the mixture's own are); reverse KL, in nats, is that of the nearest modes of all samples from even
