@@ -138,7 +138,7 @@ def main(config):
             )  # fmt: skip
         metrics = {name: [figures[name] for figures in found] for name in found[0]}
         rows = WITH_VECTORS if config.vectors else PUBLISHED
-        published = {name: (*figure, "R") for name, figure in rows.get(config.preset, {}).items()}
+        published = rows.get(config.preset, {})
         seeds = [config.seed + n for n in range(config.runs)]
         finish(run, PRESETS, outcome, metrics, published, "epoch chosen on validation texts", seeds, ("runs", "show"))
 

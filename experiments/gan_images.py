@@ -130,7 +130,7 @@ def main(config):
                      for i in range(0, len(z), CHUNK)]  # fmt: skip
             return np.concatenate(parts, axis=1)
 
-        real = {name: scaled(getattr(pictures, name)) for name in ("train", "valid", "test")}
+        real = {name: images.scaled(getattr(pictures, name).pixels) for name in ("train", "valid", "test")}
         real_features = {name: seen(real[name])[1] for name in ("valid", "test")}
         target = {name: figures.gaussian(x) for name, x in real_features.items()}
         kept = None
@@ -188,7 +188,7 @@ def main(config):
         notes = (f"judge {accuracy:.2f} % right on test; training images have classifier_frechet "
                  f"{best['classifier_frechet']:.2f} and classifier_score {best['classifier_score']:.2f}")  # fmt: skip
         run.say(notes)
-        published = {name: (*figure, "R") for name, figure in PUBLISHED.get(config.preset, {}).items()}
+        published = PUBLISHED.get(config.preset, {})
         finish(run, PRESETS, outcome, metrics, published, "; ".join([notes, *adversarial.failures(outcome.history)]),
                list(seeds), ("lanes",))  # fmt: skip
 
@@ -218,13 +218,6 @@ def lane_batches(train, batch: int, updates: int, pack: int, seed: int, conditio
         return part | ({"labels": found["labels"].reshape(batch, updates, pack)} if conditional else {})
 
     return one
-
-
-def scaled(images):
-    """Pixels [N,Y,X,C] from -1 to 1."""
-    import numpy as np
-
-    return images.pixels.astype(np.float32) / 127.5 - 1
 
 
 def classifier(run, config, pictures):

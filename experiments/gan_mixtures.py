@@ -141,7 +141,7 @@ def main(config):
             run.say("samples.png and training.gif need matplotlib: pip install 'lmjax[plot]'")
         else:
             animate(sorted(frames.glob("*.npy")), mixture, run.workdir / "training.gif")
-        published = {name: (*figure, "R") for name, figure in PUBLISHED.get(config.preset, {}).items()}
+        published = PUBLISHED.get(config.preset, {})
         finish(run, PRESETS, outcome, metrics, published, "; ".join(adversarial.failures(outcome.history)), list(seeds),
                as_published=False)
 

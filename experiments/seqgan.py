@@ -129,7 +129,7 @@ PRESETS = {
         "views.maps": ViewsDiscriminator().maps,
     },
     "relgan_cpu": {
-        "help": "RelGAN with a memory an eighth as wide, 8 views and a third of its discriminator's maps and updates",
+        "help": "RelGAN with a memory an eighth as wide, 8 views, a third of the maps and a fifth of the updates",
         **PAPER, **_RELGAN, "epochs": 30, "judge_updates": 1, "views.maps": (100, 100, 100, 100), "lanes": 3,
     },
 }  # fmt: skip

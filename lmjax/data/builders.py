@@ -128,21 +128,21 @@ def labelled(spec: str, data_dir=None) -> dict[str, list[tuple[int, str, str]]]:
 
 
 def pictured(name: str, data_dir=None) -> dict:
-    """{"train", "valid", "test": (pixels uint8 [N,Y,X,C], labels int32 [N])}, as far as it has them, of a TFDS set with
-    one image and one class, all images of one size."""
+    """{"train", "test": (pixels uint8 [N,Y,X,C], labels int32 [N])} of a TFDS set with one image and one class, all
+    images of one size."""
     builder = prepared(name, data_dir)
     image, label = _only(builder, tfds.features.Image, "an image"), _only(builder, tfds.features.ClassLabel, "a class")
-    if not {"train", "test"} <= set(_splits(builder)):
+    if not {"train", "test"} <= set(builder.info.splits):
         raise UserError(f"tfds:{name} has the splits {', '.join(builder.info.splits)}: expected train and test")
     found = {}
-    for part, split in _splits(builder).items():
+    for split in ("train", "test"):
         examples = [(one[image], int(one[label])) for one in _examples(builder, split)]
         sizes = {pixels.shape for pixels, _ in examples}
         if len(sizes) > 1 or any(pixels.dtype != np.uint8 for pixels, _ in examples[:1]):
             some = ", ".join(map(str, sorted(sizes)[:2]))
             raise UserError(f"tfds:{name} has images of {len(sizes)} sizes, such as {some}: expected one, and bytes")
         pixels, labels = zip(*examples)
-        found[part] = np.stack(pixels), np.array(labels, np.int32)
+        found[split] = np.stack(pixels), np.array(labels, np.int32)
     return found
 
 

@@ -213,6 +213,10 @@ def evaluation(images: Images, batch: int):
                      np.arange(batch) < len(part))  # fmt: skip
 
 
+def scaled(pixels):
+    """Pixels of bytes as float32 from -1 to 1."""
+    return np.asarray(pixels, np.float32) / 127.5 - 1
+
+
 def _batch(pixels, labels, weights) -> dict:
-    images = np.asarray(pixels, np.float32) / 127.5 - 1
-    return {"images": images, "labels": np.array(labels, np.int32), "weights": np.array(weights, np.float32)}
+    return {"images": scaled(pixels), "labels": np.array(labels, np.int32), "weights": np.array(weights, np.float32)}

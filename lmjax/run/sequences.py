@@ -224,27 +224,29 @@ def relaxed_updates(game, state, batch, key, axis):
         return (relgan.discriminator(judge, game.judge, made, fold(key, "judge made")),
                 relgan.discriminator(judge, game.judge, real, fold(key, "judge real")))  # fmt: skip
 
+    def won(winner, loser, name, carry):
+        """A player's loss, and the share of pairs and views that it wins."""
+        return relgan.relativistic(winner, loser), (len(rows), {name: (winner > loser).mean(-1).sum()}, carry)
+
     def one(state, now):
         i, real = now
         sharpness, key_i = game.sharpness(state.step + i * share), jax.random.fold_in(key, i)
 
         def fooling(generator, batch, key, carry):
             made, true = scores(generator, state.params["discriminator"], real[0], key, sharpness)
-            fooled = (made > true).mean(-1).sum()
-            return relgan.relativistic(made, true), (len(rows), {"reward": fooled}, carry)
+            return won(made, true, "reward", carry)
 
-        new, made = update(game, state, "reward", fooling, {}, fold(key_i, "generator"), axis, CLIP)
+        new, played = update(game, state, "reward", fooling, {}, fold(key_i, "generator"), axis, CLIP)
 
         def telling(judge, real, key, carry):
             made, true = scores(new.params["generator"], judge, real, key, sharpness)
-            told = (true > made).mean(-1).sum()
-            return relgan.relativistic(true, made), (len(rows), {"accuracy": told}, carry)
+            return won(true, made, "accuracy", carry)
 
         def judge(state, real, key):
             return update(game, state, "discriminator", telling, real, key, axis, CLIP)
 
         new, judged = over_batches(judge, new, real[1:], fold(key_i, "discriminator"))
-        found = {name: made[name] for name in ("loss", "gradient_norm", "reward")}
+        found = {name: played[name] for name in ("loss", "gradient_norm", "reward")}
         return new, found | {"discriminator_loss": judged["loss"], "discriminator_accuracy": judged["accuracy"]}
 
     state, metrics = jax.lax.scan(one, state, (jnp.arange(len(updates)), updates))

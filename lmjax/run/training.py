@@ -88,9 +88,9 @@ def finish(
 ):  # fmt: skip
     """Writes result.json and prints each metric beside the published one.
 
-    metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source,
-    mark), see record.Published. A run that changed a setting of its preset, other than where and how it ran and those
-    named in `free`, is a partial one, as is one whose preset is not the paper's: `as_published` False.
+    metrics: name -> number, or one for each of `seeds` (default: the run's own). published: name -> (value, source) or
+    (value, source, mark), see record.Published. A run that changed a setting of its preset, other than where and how it
+    ran and those named in `free`, is a partial one, as is one whose preset is not the paper's: `as_published` False.
     """
     config = session.config
     own = flags.parse(type(config), presets, argv=["", f"--preset={config.preset}"]) if config.preset else config
