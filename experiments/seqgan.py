@@ -96,6 +96,8 @@ class Config(Run):
                 raise ValueError(f"{name}={getattr(self, name)} is less than batch={self.batch}: raise it")
         if self.method == "relgan" and self.scheduled:
             raise ValueError(f"scheduled={self.scheduled} with method=relgan: scheduled sampling is SeqGAN's")
+        if self.method == "relgan" and self.reward != "discriminator":
+            raise ValueError(f"reward={self.reward} with method=relgan: a reward is SeqGAN's, leave it out")
         reader = {"seqgan": "judge", "relgan": "views"}[self.method]
         widths = getattr(self, reader).windows
         if self.rounds and self.reward == "discriminator" and max(widths) > self.model.length:
