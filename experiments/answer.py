@@ -33,11 +33,11 @@ from pathlib import Path
 from lmjax.config import Reader, setting, sized
 from lmjax.errors import UserError
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("facts", "facts (made up), squad (its development set), or a file in SQuAD's JSON")
     valid: str = setting("", "a file in SQuAD's JSON to validate on; empty: articles of --data")
@@ -113,11 +113,13 @@ def train(config):
     from lmjax import param
     from lmjax.data import reading, tokenizers
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering
+    from lmjax.run import answering, grid
+    from lmjax.run.lanes import each
     from lmjax.run.settings import to_json
-    from lmjax.run.training import best_params, finish, fit, session
+    from lmjax.run.training import finish, fit, session
     from lmjax.run.workdir import write
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     examples, valid, test, about = read(config)
     with session("answer", config, may_change=ASKED) as run:
@@ -135,8 +137,12 @@ def train(config):
 
         windows = cut(examples)
         titles = list({example.context: example.title for example in examples}.values())
-        data = reading.training(windows, config.batch, config.seed, crop=config.crop, negatives=config.negatives,
-                                titles=titles, shapes=config.shapes)  # fmt: skip
+
+        def batches(seed):
+            return reading.training(windows, config.batch, seed, crop=config.crop, negatives=config.negatives,
+                                    titles=titles, shapes=config.shapes)  # fmt: skip
+
+        data = batches(config.seed)
 
         def predict(params, examples, windows):
             looked = answering.search(params, model, windows, longest=config.answer_length, shapes=config.shapes,
@@ -152,32 +158,46 @@ def train(config):
             return {"loss": 100 - scores.f1, "f1": scores.f1, "exact_match": scores.exact_match, "nll": nll}
 
         steps = config.epochs * data.steps
-        rate = optim.warmup_cosine(config.lr, steps, round(config.warmup * steps))
+        rising = round(config.warmup * steps)
+
+        def recipe(config):
+            rate = optim.warmup_cosine(config.lr, steps, rising)
+            rates = {"dropout": config.dropout} if config.network == "bert" else grid.dropouts(config.model)
+            own = replace(model, **rates)
+            return Recipe(
+                tx=optim.adamw(rate, weight_decay=config.weight_decay),
+                loss=lambda *given: kind.loss(given[0], own, *given[1:]),
+                accumulate=config.accumulate,
+                clip=config.clip,
+                learning_rate=rate,
+            )
+
         outcome = fit(
             run,
             specs=specs,
-            loss=lambda *given: kind.loss(given[0], model, *given[1:]),
-            tx=optim.adamw(rate, weight_decay=config.weight_decay),
-            accumulate=config.accumulate,
-            clip=config.clip,
-            batch=data.batch,
+            recipe=recipe,
+            batches=lambda seed: batches(seed).batch,
             steps=steps,
             evaluate=validate,
             evaluate_every=data.steps,
             tokens_per_step=round(data.tokens),
-            learning_rate=rate,
+            best=True,
+            alike=False,
         )
-        params = best_params(run, specs)
-        said, scores, _ = predict(params, test, cut(test))
-        write(run.workdir / "predictions.json", said)
-        best = min(outcome.history, key=lambda line: line["loss"])
-        metrics = {
-            "test_exact_match": scores.exact_match, "test_f1": scores.f1,
-            "validation_exact_match": best["exact_match"], "validation_f1": best["f1"],
-            "best_epoch": best["step"] / data.steps,
-        }  # fmt: skip
-        show(test, said)
-        finish(run, PRESETS, outcome, metrics, notes=f"{about}. The epoch is that of the highest F1 on validation.")
+
+        def figures(run, outcome):
+            said, scores, _ = predict(outcome.params, test, cut(test))
+            write(run.workdir / "predictions.json", said)
+            best = min(outcome.history, key=lambda line: line["loss"])
+            show(test, said)
+            return {
+                "test_exact_match": scores.exact_match, "test_f1": scores.f1,
+                "validation_exact_match": best["exact_match"], "validation_f1": best["f1"],
+                "best_epoch": best["step"] / data.steps,
+            }  # fmt: skip
+
+        notes = f"{about}. The epoch is that of the highest F1 on validation."
+        finish(run, PRESETS, outcome, each(run, outcome, figures), notes=notes)
 
 
 def trained(config):

@@ -59,12 +59,12 @@ def seconds(config, judge, judge_rounds: int, lanes: int) -> float:
     from lmjax.run import sequences, writing
     from lmjax.run.versus import seconds_a_pass
     from lmjax.train import parallel
-    from lmjax.train.lanes import large, over_lanes, start_lanes
+    from lmjax.train.lanes import InTurn, Lane, Together, draws, of_lane, over_lanes, start_lanes
     from lmjax.train.state import new_state
 
     specs = {"generator": generator_params(config.model), "policy": generator_params(config.model),
              "discriminator": discriminator_params(judge)}  # fmt: skip
-    tx, seeds = sequences.players(0.01, 0.01, 1e-4), large(range(lanes))
+    tx, several = sequences.players(0.01, 0.01, 1e-4), [Lane(seed) for seed in range(lanes)]
     reward = writing.judged_by(judge)
     game = sequences.Game(config.model, judge, tx, reward, config.rollouts, epochs=config.judge_epochs)
     plan = writing.Plan(0, 0, 1, judge_rounds, config.batch, config.judge_sequences)
@@ -72,13 +72,18 @@ def seconds(config, judge, judge_rounds: int, lanes: int) -> float:
     def keys(seed):
         return jax.random.split(jax.random.key(seed))
 
-    start, key = start_lanes(lambda seed: new_state(param.init(specs, keys(seed)[1]), tx), keys, seeds)
-    strategy = parallel.local()
-    state, step = strategy.place(jax.jit(start)()), strategy.compile(over_lanes(sequences.make_step(game), seeds))
+    def make(hyper):
+        return sequences.make_step(game)
+
+    start = start_lanes(lambda seed, _: new_state(param.init(specs, keys(seed)[1]), tx), several)
+    strategy, apart = parallel.local(), jax.default_backend() == "cpu"  # which one lane alone keeps busy
+    form = (InTurn if apart else Together)(strategy, draws(several, lambda seed: keys(seed)[0]), list(range(lanes)))
+    step = strategy.compile(of_lane(make, 10) if apart else over_lanes(make))
     rng = np.random.default_rng(0)
     train = rng.integers(0, config.model.vocab, (config.judge_sequences, config.model.length)).astype(np.int32)
-    batch = strategy.batch(writing.batch(plan, train, seeds.seeds, 0))
-    return seconds_a_pass(step, state, [batch], key, config.runs)
+    batch = form.batch([writing.batch(plan, train, lane.seed, 0) for lane in several])
+    return seconds_a_pass(lambda state, batch, _: form.launch(step, state, batch), form.place(jax.jit(start)()),
+                          [batch], None, config.runs)  # fmt: skip
 
 
 if __name__ == "__main__":

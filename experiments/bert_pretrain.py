@@ -27,13 +27,13 @@ from dataclasses import dataclass
 
 from lmjax.config import BERT, setting, sized
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 VALIDATION = 1_000_003  # the seed of the rows to validate on, whatever the run's
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), wikitext-2, tfds:NAME, or a text file or folder")
     tokenizer: str = setting("wordpiece", "wordpiece (learnt on the text), or the path of BERT's vocab.txt")
@@ -80,8 +80,10 @@ def main(config):
     from lmjax.data.masked import documents, masked_pairs
     from lmjax.data.text import load_text
     from lmjax.models import bert
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     text = load_text(config.data, config.data_dir or None)
     tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
@@ -89,22 +91,21 @@ def main(config):
         tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
         model = sized(config.model, tokenizer.vocab)
         found = documents(text.train, tokenizer)
-        rows = masked_pairs(found, tokenizer, config.batch, model.context, config.seed)
-        if config.short:  # as the paper begins with 128 of 512 tokens: attention over few places is learnt sooner
-            many, long_rows, steps = config.batch * model.context // config.short, rows, config.steps * 3 // 4
-            short_rows = masked_pairs(found, tokenizer, many, config.short, config.seed)
 
-            def rows(step):
-                return short_rows(step) if step < steps else long_rows(step)
+        def rows(seed):
+            long = masked_pairs(found, tokenizer, config.batch, model.context, seed)
+            if not config.short:
+                return long
+            # As the paper begins with 128 of 512 tokens: attention over few places is learnt sooner.
+            many, steps = config.batch * model.context // config.short, config.steps * 3 // 4
+            short = masked_pairs(found, tokenizer, many, config.short, seed)
+            return lambda step: short(step) if step < steps else long(step)
 
         held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)
 
-        def loss(params, batch, key, carry):
-            return bert.bert_pretrain_loss(params, model, batch, key, carry)
-
         @jax.jit
         def sums(params, batch):
-            _, (weight, metrics, _) = loss(params, batch, None, ())
+            _, (weight, metrics, _) = bert.bert_pretrain_loss(params, model, batch, None, ())
             x = bert.encode(params, model, batch)
             x = jax.numpy.take_along_axis(x, batch["places"][:, :, None], axis=1)
             right = bert.masked_logits(params, model, x).argmax(-1) == batch["targets"]
@@ -120,24 +121,33 @@ def main(config):
             percent = {name: 100 * mean[name] for name in ("masked_accuracy", "next_accuracy")}
             return {"loss": mean["masked_loss"] + mean["next_loss"], "masked_loss": mean["masked_loss"], **percent}
 
-        rate = optim.warmup_cosine(config.lr, config.steps, config.warmup, config.lr_end)
+        def recipe(config):
+            model = sized(config.model, tokenizer.vocab)
+            rate = optim.warmup_cosine(config.lr, config.steps, config.warmup, config.lr_end)
+            return Recipe(
+                tx=optim.adamw(rate, weight_decay=config.weight_decay),
+                loss=lambda *given: bert.bert_pretrain_loss(given[0], model, *given[1:]),
+                accumulate=config.accumulate,
+                clip=config.clip,
+                learning_rate=rate,
+            )
+
         outcome = fit(
             run,
             specs=bert.pretrain_params(model),
-            loss=loss,
-            tx=optim.adamw(rate, weight_decay=config.weight_decay),
-            accumulate=config.accumulate,
-            clip=config.clip,
-            batch=rows,
+            recipe=recipe,
+            batches=rows,
             steps=config.steps,
             evaluate=validate,
             evaluate_every=max(config.steps // 10, 1),
             tokens_per_step=config.batch * model.context,
-            learning_rate=rate,
         )
-        last = outcome.history[-1]
-        finish(run, PRESETS, outcome, {f"validation_{name}": last[name] for name in
-                                       ("loss", "masked_loss", "masked_accuracy", "next_accuracy")})  # fmt: skip
+        names = ("loss", "masked_loss", "masked_accuracy", "next_accuracy")
+
+        def figures(run, outcome):
+            return {f"validation_{name}": outcome.history[-1][name] for name in names}
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures, tell=False))
 
 
 if __name__ == "__main__":

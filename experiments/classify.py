@@ -36,11 +36,11 @@ from dataclasses import dataclass, replace
 from lmjax.config import BERT, CNN, BiLSTM, setting, sized
 from lmjax.errors import UserError
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "a set's name (sst2, trec, imdb, chnsenticorp, ...), tfds:NAME, or a path")
     network: str = setting("cnn", "which of the three below is trained", choices=("cnn", "lstm", "bert"))
@@ -78,6 +78,8 @@ class Config(Run):
             raise ValueError(f"--start={self.start} with --network={self.network}: set --network=bert")
         if self.vectors and self.network == "bert":
             raise ValueError("--vectors with --network=bert: leave one out")
+        if self.runs > 1 and (self.seeds > 1 or self.lanes):
+            raise ValueError("--runs trains one after the other, --seeds and --lanes in one program: leave one out")
         if self.folds == 1:
             raise ValueError("--folds=1 leaves nothing to train on: set 2 or more, or 0")
 
@@ -136,10 +138,10 @@ def main(config):
             outcome = now if outcome is None else outcome._replace(
                 seconds=outcome.seconds + now.seconds, flops=outcome.flops + now.flops
             )  # fmt: skip
-        metrics = {name: [figures[name] for figures in found] for name in found[0]}
+        metrics = found[0] if config.runs == 1 else {name: [figures[name] for figures in found] for name in found[0]}
         rows = WITH_VECTORS if config.vectors else PUBLISHED
         published = rows.get(config.preset, {})
-        seeds = [config.seed + n for n in range(config.runs)]
+        seeds = [config.seed + n for n in range(config.runs)] if config.runs > 1 else None
         finish(run, PRESETS, outcome, metrics, published, "epoch chosen on validation texts", seeds, ("runs", "show"))
 
 
@@ -162,9 +164,11 @@ def once(run, data, n: int):
     from lmjax.data import rows
     from lmjax.evaluate import classification as figures
     from lmjax.run import classifying
-    from lmjax.run.training import best_params, fit
+    from lmjax.run.lanes import each
+    from lmjax.run.training import fit
     from lmjax.run.workdir import write
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     config = run.config
     splits = divide(data, config, n)
@@ -175,11 +179,26 @@ def once(run, data, n: int):
         classifying.read(reading, splits[name].texts, splits[name].labels) for name in ("train", "valid", "test")
     )
     specs = param.begin_with(family.params(model, len(data.classes)), weights)
-    batch, per_epoch = rows.batches(train, config.batch, config.seed)
+    _, per_epoch = rows.batches(train, config.batch, config.seed)
     steps = config.epochs * per_epoch
+    rising = round(config.warmup * steps)
 
-    def loss(params, batch, key, carry):
-        return family.loss(params, model, batch, key, carry)
+    def recipe(config):
+        own = replace(model, dropout=getattr(config, config.network).dropout)
+        rate = optim.warmup_cosine(config.lr, steps, rising)
+        if config.optimizer == "adadelta":
+            rate, tx = (lambda step: config.lr), optim.adadelta(config.lr)
+        else:
+            tx = optim.adamw(rate, weight_decay=config.weight_decay)
+        if config.norm_limit:
+            tx = optim.norm_limit(tx, config.norm_limit, ("classify", "w"))
+        return Recipe(
+            tx=tx,
+            loss=lambda *given: family.loss(given[0], own, *given[1:]),
+            accumulate=config.accumulate,
+            clip=config.clip,
+            learning_rate=rate,
+        )
 
     def say(params, part):
         return classifying.probabilities(config.network, params, model, part, check=run.check)
@@ -190,41 +209,37 @@ def once(run, data, n: int):
         accuracy = 100 * float((found.argmax(1) == valid.labels).mean())
         return {"loss": float(-np.log(np.maximum(picked, 1e-9)).mean()), "accuracy": accuracy}
 
-    rate = optim.warmup_cosine(config.lr, steps, round(config.warmup * steps))
-    if config.optimizer == "adadelta":
-        rate, tx = (lambda step: config.lr), optim.adadelta(config.lr)
-    else:
-        tx = optim.adamw(rate, weight_decay=config.weight_decay)
-    if config.norm_limit:
-        tx = optim.norm_limit(tx, config.norm_limit, ("classify", "w"))
     outcome = fit(
         run,
         specs=specs,
-        loss=loss,
-        tx=tx,
-        accumulate=config.accumulate,
-        clip=config.clip,
-        batch=batch,
+        recipe=recipe,
+        batches=lambda seed: rows.batches(train, config.batch, seed)[0],
         steps=steps,
         evaluate=score,
         evaluate_every=per_epoch,
         tokens_per_step=round(sum(map(len, train.tokens)) / per_epoch),
-        learning_rate=rate,
         rank=lambda metrics: -metrics["accuracy"],
+        best=True,
+        alike=False,
     )
-    params = best_params(run, specs)
-    found = say(params, test)
-    confusion = figures.confusion_matrix(test.labels, found.argmax(1), len(data.classes))
-    keep(run.workdir, splits["test"], found, data.classes)
-    if n == 0:
-        report(run, splits["test"], found, confusion, data.classes)
-    metrics = {
-        "test_accuracy": 100 * figures.accuracy(confusion),
-        "macro_f1": 100 * figures.macro_f1(confusion),
-        "matthews": figures.matthews(confusion),
-        "calibration_error": 100 * figures.calibration_error(found, test.labels),
-        "validation_accuracy": max(line["accuracy"] for line in outcome.history),
-    }
+
+    def judge(run, outcome):
+        found = say(outcome.params, test)
+        confusion = figures.confusion_matrix(test.labels, found.argmax(1), len(data.classes))
+        keep(run.workdir, splits["test"], found, data.classes)
+        if n == 0:
+            report(run, splits["test"], found, confusion, data.classes)
+        return {
+            "test_accuracy": 100 * figures.accuracy(confusion),
+            "macro_f1": 100 * figures.macro_f1(confusion),
+            "matthews": figures.matthews(confusion),
+            "calibration_error": 100 * figures.calibration_error(found, test.labels),
+            "validation_accuracy": max(line["accuracy"] for line in outcome.history),
+        }
+
+    metrics = each(run, outcome, judge)
+    if outcome.lanes:
+        return metrics, outcome
     spent = {name: getattr(outcome, name) for name in ("seconds", "flops", "parameters")}
     write(run.workdir / "figures.json", {"metrics": metrics, **spent})
     return metrics, outcome

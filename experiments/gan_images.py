@@ -10,7 +10,7 @@ of one program, by WGAN-GP.
     bash launch/run.sh experiments/gan_images.py --preset=mnist_hinge --data_dir=DATA
     bash launch/run.sh experiments/gan_images.py --preset=mnist_conditional --data_dir=DATA
 
-are MNIST, one seed each; --lanes=5 where there is a GPU. --data=FOLDER takes IDX files of your own, --data=tfds:NAME
+are MNIST, one seed each; --seeds=5 where there is a GPU. --data=FOLDER takes IDX files of your own, --data=tfds:NAME
 a set of the TFDS catalogue with an image and a label, grey or in colour. --data=stacked_digits, or --preset=
 stacked_dcgan and stacked_pacgan2 with MNIST's, have three digits in one image's channels, and a thousand modes to find.
 
@@ -40,11 +40,11 @@ from dataclasses import dataclass, replace
 
 from lmjax.config import Game, ImageGAN, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting(
         "digits", "digits (with scikit-learn), mnist, either after stacked_, tfds:NAME, or a folder of IDX files"
@@ -55,7 +55,7 @@ class Config(Run):
         "what they play for",
     )
     conditional: bool = setting(False, "the generator is asked for a class")
-    lanes: int = setting(5, "trainings, with the seeds from --seed on, in one program", low=1)
+    seeds: int = setting(5, "trainings side by side in one program: of --seed, and those that follow it", low=1)
     batch: int = setting(64, "rows of a step; a row is a pack", low=1)
     steps: int = setting(1500, "updates of the generator", low=1)
     samples: int = setting(2000, "images a lane is judged by", low=100)
@@ -68,7 +68,7 @@ class Config(Run):
             raise ValueError("game.penalty with model.critic_batch_norm: the slope of one image would depend on others")
 
 
-_MNIST = {"data": "mnist", "lanes": 1, "samples": 5000, "judge_epochs": 3, "game.lr": 2e-4, "game.critic_lr": 2e-4,
+_MNIST = {"data": "mnist", "seeds": 1, "samples": 5000, "judge_epochs": 3, "game.lr": 2e-4, "game.critic_lr": 2e-4,
           "game.ema": 0.999, "game.decay": False}  # fmt: skip
 _DCGAN = {"model.critic_batch_norm": True, "game.loss": "non-saturating", "game.penalty": 0.0, "game.critic_steps": 1,
           "game.b1": 0.5, "game.b2": 0.999, "steps": 8000}  # fmt: skip
@@ -101,17 +101,18 @@ def main(config):
     from lmjax.data import images
     from lmjax.evaluate import images as figures
     from lmjax.models import convnet, gan
+    from lmjax.run import lanes
     from lmjax.run.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
-    from lmjax.train.lanes import Lanes, stack
 
     pictures, game = images.load_images(config.data, config.data_dir or None), config.game
     model = fitted(config, pictures)
     pair = gan.image_pair(model)
-    seeds = tuple(range(config.seed, config.seed + config.lanes))
-    alone = [lane_batches(pictures.train, config.batch, game.critic_steps, pair.pack, seed, config.conditional)
-             for seed in seeds]  # fmt: skip
+    called = lanes.names(lanes.asked(config, whole=True))
+
+    def batches(seed):
+        return lane_batches(pictures.train, config.batch, game.critic_steps, pair.pack, seed, config.conditional)
 
     with session("gan_images", config) as run:
         judge, accuracy = classifier(run, config, pictures.single or pictures)
@@ -142,7 +143,7 @@ def main(config):
         def validate(params):
             nonlocal kept
             kept = draw(params, z, asked)
-            lines = [quality(kept[i], target["valid"], asked) for i in range(config.lanes)]
+            lines = [quality(kept[i], target["valid"], asked) for i in range(len(called))]
             return {name: float(np.mean([line[name] for line in lines])) for name in lines[0]}
 
         def quality(x, target, labels=None):
@@ -161,19 +162,18 @@ def main(config):
 
         def after(history, state):
             np.save(frames / f"{history[-1]['step']:07}.npy", kept[0, :20])
-            adversarial.tell(run.say, history, state, [f"seed {seed}" for seed in seeds])
+            adversarial.tell(run.say, history, state, called)
             return state
 
         outcome = fit(
-            run, specs=pair.specs, **playing(pair, game, config.steps),
-            batch=lambda i: stack([batch(i) for batch in alone]),
+            run, specs=pair.specs, recipe=lambda config: playing(pair, config.game, config.steps), batches=batches,
             steps=config.steps, evaluate=validate, evaluate_every=-(-config.steps // config.validations),
-            decide=after, tokens_per_step=config.batch * pair.pack * config.lanes * game.critic_steps,
-            rank=lambda metrics: metrics["classifier_frechet"], lanes=Lanes(seeds),
+            decide=after, tokens_per_step=config.batch * pair.pack * game.critic_steps,
+            rank=lambda metrics: metrics["classifier_frechet"], whole=True,
         )  # fmt: skip
         validate(outcome.params)
         metrics = {}
-        for i in range(config.lanes):
+        for i in range(len(called)):
             x = kept[i]
             found = quality(x, target["test"], asked)
             features = seen(x)[1]
@@ -192,7 +192,7 @@ def main(config):
         run.say(notes)
         published = PUBLISHED.get(config.preset, {})
         finish(run, PRESETS, outcome, metrics, published, "; ".join([notes, *adversarial.failures(outcome.history)]),
-               list(seeds), ("lanes",), as_published=not published)  # fmt: skip
+               as_published=not published)
 
 
 def fitted(config, pictures):

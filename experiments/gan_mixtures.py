@@ -43,16 +43,16 @@ from pathlib import Path
 
 from lmjax.config import Game, PointGAN, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("ring", "which mixture", choices=("ring", "grid"))
     model: PointGAN = setting(PointGAN(batch_norm=False), "both networks")
     game: Game = setting(Game(decay=True), "what they play for")
-    lanes: int = setting(10, "trainings, with the seeds from --seed on, in one program", low=1)
+    seeds: int = setting(10, "trainings side by side in one program: of --seed, and those that follow it", low=1)
     batch: int = setting(100, "rows of a step; a row is a pack", low=1)
     steps: int = setting(3000, "updates of the generator", low=1)
     samples: int = setting(2500, "points a lane is judged by", low=10)
@@ -95,15 +95,14 @@ def main(config):
     from lmjax.data import mixtures
     from lmjax.evaluate.mixtures import coverage
     from lmjax.models import gan
+    from lmjax.run import lanes
     from lmjax.run.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
-    from lmjax.train.lanes import Lanes, stack
 
     mixture, game = mixtures.MIXTURES[config.data](), config.game
     pair = gan.point_pair(config.model)
-    seeds = tuple(range(config.seed, config.seed + config.lanes))
-    alone = [mixtures.batches(mixture, config.batch, game.critic_steps, pair.pack, seed) for seed in seeds]
+    called = lanes.names(lanes.asked(config, whole=True))
 
     with session("gan_mixtures", config) as run:
         frames = run.workdir / "frames"
@@ -121,49 +120,48 @@ def main(config):
 
         def after(history, state):
             np.save(frames / f"{history[-1]['step']:07}.npy", points.clip(-6e4, 6e4).astype(np.float16))
-            adversarial.tell(run.say, history, state, [f"seed {seed}" for seed in seeds])
+            adversarial.tell(run.say, history, state, called)
             return state
 
         outcome = fit(
-            run, specs=pair.specs, **playing(pair, game, config.steps),
-            batch=lambda i: stack([batch(i) for batch in alone]),
+            run, specs=pair.specs, recipe=lambda config: playing(pair, config.game, config.steps),
+            batches=lambda seed: mixtures.batches(mixture, config.batch, game.critic_steps, pair.pack, seed),
             steps=config.steps, evaluate=judge, evaluate_every=max(config.steps // config.frames, 1), decide=after,
-            tokens_per_step=config.batch * pair.pack * config.lanes, rank=lambda metrics: metrics["reverse_kl"],
-            lanes=Lanes(seeds),
+            tokens_per_step=config.batch * pair.pack, rank=lambda metrics: metrics["reverse_kl"], whole=True,
         )  # fmt: skip
         judge(outcome.params)
         metrics = {name: [f[name] for f in figures] for name in names}
-        for seed, f in zip(seeds, figures):
+        for name, f in zip(called, figures):
             missed = f" (missed {len(mixture.means) - f['modes']})" if f["modes"] < len(mixture.means) else ""
-            run.say(f"seed {seed}: {f['modes']} modes{missed}, {f['high_quality']:.1f} % of high quality, "
+            run.say(f"{name}: {f['modes']} modes{missed}, {f['high_quality']:.1f} % of high quality, "
                     f"reverse KL {f['reverse_kl']:.3f}")  # fmt: skip
-        if draw(points, figures, seeds, mixture, run.workdir / "samples.png") is None:
+        if draw(points, figures, called, mixture, run.workdir / "samples.png") is None:
             run.say("samples.png and training.gif need matplotlib: pip install 'lmjax[plot]'")
         else:
             animate(sorted(frames.glob("*.npy")), mixture, run.workdir / "training.gif")
         published = PUBLISHED.get(config.preset, {})
-        finish(run, PRESETS, outcome, metrics, published, "; ".join(adversarial.failures(outcome.history)), list(seeds),
+        finish(run, PRESETS, outcome, metrics, published, "; ".join(adversarial.failures(outcome.history)),
                as_published=False)
 
 
-def draw(points, figures, seeds, mixture, path: Path) -> Path | None:
+def draw(points, figures, called, mixture, path: Path) -> Path | None:
     """The points [N lanes, M, 2] of every seed around the modes, red where one was missed. None without the extra."""
     from lmjax.run.pictures import canvas
 
-    columns = min(len(seeds), 5)
-    rows = -(-len(seeds) // columns)
+    columns = min(len(called), 5)
+    rows = -(-len(called) // columns)
     figure = canvas(2.4 * columns, 2.7 * rows, dpi=110)
     if figure is None:
         return None
     reach = 1.3 * abs(mixture.means).max()
-    for axes, part, found, seed in zip(figure.subplots(rows, columns, squeeze=False).flat, points, figures, seeds):
+    for axes, part, found, name in zip(figure.subplots(rows, columns, squeeze=False).flat, points, figures, called):
         missed = found["counts"] == 0
         axes.scatter(*part.T, s=2, color="#2e6f9e", alpha=0.3, linewidths=0)
         axes.scatter(*mixture.means[~missed].T, s=40, facecolors="none", edgecolors="#7a7a7a", linewidths=0.6)
         axes.scatter(*mixture.means[missed].T, s=40, facecolors="none", edgecolors="#c1440e", linewidths=1.2)
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=(), yticks=())
-        axes.set_title(f"seed {seed}: {found['modes']} modes, {found['high_quality']:.0f} %", fontsize=9)
-    for axes in figure.axes[len(seeds) :]:
+        axes.set_title(f"{name}: {found['modes']} modes, {found['high_quality']:.0f} %", fontsize=9)
+    for axes in figure.axes[len(called) :]:
         axes.axis("off")
     figure.savefig(path)
     return path

@@ -27,11 +27,11 @@ from dataclasses import dataclass
 
 from lmjax.config import GloVe, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), english-novels, imdb, tfds:NAME, a text file or folder; join by +")
     units: str = setting(
@@ -64,6 +64,7 @@ def main(config):
     from lmjax.config import sized
     from lmjax.interop.vectors import write_vectors
     from lmjax.models.glove import glove_vectors
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, session
     from lmjax.run.vectors import corpus_of, score, show
 
@@ -72,13 +73,16 @@ def main(config):
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
         model = sized(config.model, len(corpus.words))
         outcome, entries = train(run, model, corpus)
-        vectors = np.asarray(glove_vectors(outcome.params, model))
-        write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
         run.say(f"{entries * config.epochs / max(outcome.seconds, 1e-9):,.0f} entries/s")
-        show(corpus, vectors, config.show)
-        metrics = score(run, corpus, vectors)
-        finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
-        run.say(f"the vectors are {run.workdir / 'vectors.txt'}")
+
+        def figures(run, outcome):
+            vectors = np.asarray(glove_vectors(outcome.params, model))
+            write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
+            show(corpus, vectors, config.show)
+            run.say(f"the vectors are {run.workdir / 'vectors.txt'}")
+            return {"validation_loss": outcome.history[-1]["loss"], **score(run, corpus, vectors)}
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures))
 
 
 def train(run, model, corpus):
@@ -91,14 +95,18 @@ def train(run, model, corpus):
     from lmjax.models import glove
     from lmjax.run.training import fit
     from lmjax.train.sparse import adagrad, make_sparse_step, ones
+    from lmjax.train.step import Recipe
 
     config = run.config
     counts = cooccurrences(corpus.ids, len(corpus.words), config.window)
     count = 2 * counts.nnz - np.count_nonzero(counts.diagonal())
     run.say(f"{count:,} pairs of words stand within {config.window} words of each other")
     turns = max(1, min(config.turns, counts.nnz // (model.rows * model.group)))
-    batch, steps = entries(counts, model.group, model.rows, turns, config.seed)
-    del counts  # the batches have their own
+
+    def batches(seed):
+        return entries(counts, model.group, model.rows, turns, seed)
+
+    batch, steps = batches(config.seed)
 
     def gradients(params, _, entries):
         touched, (loss, _) = glove.glove_gradients(params, model, entries)
@@ -118,14 +126,17 @@ def train(run, model, corpus):
         loss, weight = np.sum(jax.device_get([objective(params, batch(i)) for i in spread]), axis=0)
         return {"loss": float(loss / max(weight, 1))}
 
+    def recipe(config):
+        step = make_sparse_step(
+            lambda _, batch, key: glove.draw_entries(batch), gradients, loss, lambda step: config.lr, turns, adagrad
+        )
+        return Recipe(optax.GradientTransformation(ones, None), step=step)
+
     outcome = fit(
         run,
         specs=glove.glove_params(model),
-        tx=optax.GradientTransformation(ones, None),
-        step=make_sparse_step(
-            lambda _, batch, key: glove.draw_entries(batch), gradients, loss, lambda step: config.lr, turns, adagrad
-        ),
-        batch=batch,
+        recipe=recipe,
+        batches=lambda seed: batches(seed)[0],
         steps=steps * config.epochs,
         evaluate=evaluate,
         evaluate_every=steps * max(config.epochs // 10, 1),

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 from lmjax.config import GPT, setting, sized
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), tinyshakespeare, wikitext-2, tfds:NAME, or a text file or folder")
     tokenizer: str = setting(
@@ -91,8 +91,10 @@ def main(config):
     from lmjax.evaluate.perplexity import bits, compile_loss, mean_nll
     from lmjax.models.gpt import gpt_loss, gpt_params
     from lmjax.run import models
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     text = load_text(config.data, config.data_dir or None)
     tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
@@ -101,42 +103,54 @@ def main(config):
         model = sized(config.model, tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
 
-        def loss(params, batch, key, carry):
-            return gpt_loss(params, model, batch, key, carry)
+        def loss(model):
+            return lambda params, batch, key, carry: gpt_loss(params, model, batch, key, carry)
 
-        score = compile_loss(loss)
+        score = compile_loss(loss(model))
 
         def validate(params):
             windows = batches.evaluation_windows(valid, model.context, max(config.batch, 64))
             nll = mean_nll(score, params, windows, check=run.check)
             return {"loss": nll, "bits_per_character": bits(nll) * len(valid) / len(text.valid)}
 
-        rate = optim.warmup_cosine(config.lr, config.steps, config.warmup, config.lr_end)
+        def recipe(config):
+            rate = optim.warmup_cosine(config.lr, config.steps, config.warmup, config.lr_end)
+            return Recipe(
+                tx=optim.adamw(rate, b2=config.beta2, weight_decay=config.weight_decay),
+                loss=loss(sized(config.model, tokenizer.vocab)),
+                accumulate=config.accumulate,
+                clip=config.clip,
+                averaging=optim.ema(config.ema) if config.ema else None,
+                learning_rate=rate,
+            )
+
         outcome = fit(
             run,
             specs=gpt_params(model),
-            loss=loss,
-            tx=optim.adamw(rate, b2=config.beta2, weight_decay=config.weight_decay),
-            accumulate=config.accumulate,
-            clip=config.clip,
-            batch=batches.windows(train, config.batch, model.context, config.seed),
+            recipe=recipe,
+            batches=lambda seed: batches.windows(train, config.batch, model.context, seed),
             steps=config.steps,
             evaluate=validate,
             evaluate_every=max(config.steps // 8, 1),
             tokens_per_step=config.batch * model.context,
-            averaging=optim.ema(config.ema) if config.ema else None,
-            learning_rate=rate,
         )
-        last = outcome.history[-1]
-        metrics = {"validation_loss": last["loss"], "bits_per_character": last["bits_per_character"],
-                   "best_validation_loss": min(line["loss"] for line in outcome.history)}  # fmt: skip
-        finish(run, PRESETS, outcome, metrics, PUBLISHED.get(config.preset, {}))
-        if config.sample:
+
+        def figures(run, outcome):
+            last = outcome.history[-1]
+            return {"validation_loss": last["loss"], "bits_per_character": last["bits_per_character"],
+                    "best_validation_loss": min(line["loss"] for line in outcome.history)}  # fmt: skip
+
+        def write(run, outcome):
             trained = models.Trained(outcome.params, model, tokenizer)
-            key = jax.random.key(config.seed)
+            key = jax.random.key(run.config.seed)
             (text,) = models.complete(trained, ["\n"], config.sample, key=key, temperature=config.temperature)
             (run.workdir / "sample.txt").write_text(text, encoding="utf-8")
             print("\n" + text)
+            return {}
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures, tell=False), PUBLISHED.get(config.preset, {}))
+        if config.sample:
+            each(run, outcome, write)
 
 
 if __name__ == "__main__":

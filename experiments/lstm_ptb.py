@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 from lmjax.config import LSTM, setting, sized
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("ptb", "ptb, wikitext-2, tfds:NAME, or a text file or folder")
     model: LSTM = setting(LSTM(), "the network")
@@ -131,8 +131,10 @@ def main(config):
     from lmjax.data.tokenizers import Word
     from lmjax.evaluate.perplexity import compile_loss, log_likelihoods, mean_nll, sampled_perplexity
     from lmjax.models.lstm_lm import lstm_carry, lstm_lm, lstm_loss, lstm_params
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     text = load_text(config.data, config.data_dir or None)
     tokenizer = Word.train(text.train)
@@ -140,14 +142,13 @@ def main(config):
         tokenizer.save(run.workdir / "tokenizer.json")
         model = sized(config.model, tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
-        if config.jitter:
-            batch, per_epoch = batches.jittered(train, config.batch, config.unroll, config.seed)
-        else:
-            batch, per_epoch = batches.contiguous(train, config.batch, config.unroll)
 
-        def loss(params, batch, key, carry):
-            return lstm_loss(params, model, batch, key, carry, alpha=config.alpha, beta=config.beta)
+        def reading(seed):
+            if config.jitter:
+                return batches.jittered(train, config.batch, config.unroll, seed)
+            return batches.contiguous(train, config.batch, config.unroll)
 
+        _, per_epoch = reading(config.seed)
         score = compile_loss(lambda params, batch, key, carry: lstm_loss(params, model, batch, key, carry))
 
         def perplexity(tokens, rows, params):
@@ -166,35 +167,49 @@ def main(config):
 
         # The step takes means. To descend a window's sum, clipped at c, is to descend T times its mean, clipped at c/T.
         times = config.unroll if config.summed else 1
-        rate = optim.epoch_decay(config.lr * times, config.decay, per_epoch, config.flat)
+        def recipe(config):
+            model = sized(config.model, tokenizer.vocab)
+            rate = optim.epoch_decay(config.lr * times, config.decay, per_epoch, config.flat)
+            return Recipe(
+                tx=optim.sgd(rate, weight_decay=config.weight_decay, shrink=config.shrink),
+                loss=lambda *given: lstm_loss(given[0], model, *given[1:], alpha=config.alpha, beta=config.beta),
+                accumulate=config.accumulate,
+                clip=config.clip / times,
+                averaging=optim.polyak() if config.stuck else None,
+                learning_rate=rate,
+                update_scale=(lambda batch: batch["scale"][0]) if config.jitter else None,
+            )
+
         outcome = fit(
             run,
             specs=lstm_params(model),
-            loss=loss,
-            tx=optim.sgd(rate, weight_decay=config.weight_decay, shrink=config.shrink),
-            accumulate=config.accumulate,
-            clip=config.clip / times,
-            batch=batch,
+            recipe=recipe,
+            batches=lambda seed: reading(seed)[0],
             steps=config.epochs * per_epoch,
             evaluate=validate,
             evaluate_every=per_epoch,
             tokens_per_step=config.batch * config.unroll,
             carry=lstm_carry(model, config.batch),
-            averaging=optim.polyak() if config.stuck else None,
             decide=average_once_stuck if config.stuck else lambda history, state: state,
-            learning_rate=rate,
-            update_scale=(lambda batch: batch["scale"][0]) if config.jitter else None,
+            alike=not config.jitter,
         )
-        metrics = {"validation_perplexity": outcome.history[-1]["perplexity"]}
-        if text.test is not None:
-            test = tokenizer.encode(text.test)
-            metrics["test_perplexity"] = perplexity(test, 1, outcome.params)
-        if text.test is not None and config.samples:
-            rows = min(config.samples, 20)
-            words_kept = replace(model, dropout_word=0.0)  # as the published code at test time
+
+        def figures(run, outcome):
+            metrics = {"validation_perplexity": outcome.history[-1]["perplexity"]}
+            if text.test is not None:
+                test = tokenizer.encode(text.test)
+                metrics["test_perplexity"] = perplexity(test, 1, outcome.params)
+            if text.test is not None and config.samples:
+                metrics["test_perplexity_mc"] = sampled(run, test, outcome.params)
+            return metrics
+
+        def sampled(run, test, params):
+            """Over dropout masks at test time (Gal & Ghahramani 2016, section 5)."""
+            rows, settings = min(config.samples, 20), sized(run.config.model, tokenizer.vocab)
+            words_kept = replace(settings, dropout_word=0.0)  # as the published code at test time
 
             @jax.jit
-            def sampled(params, batch, carry, key):
+            def likelihoods(params, batch, carry, key):
                 logits, carry = lstm_lm(params, words_kept, batch["tokens"], carry, key=key)
                 return log_likelihoods(logits, batch["targets"]), carry
 
@@ -202,18 +217,18 @@ def main(config):
                 for window in batches.evaluation(test, 1, 100):
                     yield {name: np.repeat(array, rows, axis=0) for name, array in window.items()}
 
-            passes = -(-config.samples // rows)
-            metrics["test_perplexity_mc"] = sampled_perplexity(
-                sampled,
-                outcome.params,
+            return sampled_perplexity(
+                likelihoods,
+                params,
                 windows,
                 lstm_carry(model, rows),
-                jax.random.key(config.seed),
-                passes,
+                jax.random.key(run.config.seed),
+                -(-config.samples // rows),
                 check=run.check,
             )
+
         published = PUBLISHED.get(config.preset, {}) if config.data == "ptb" else {}
-        finish(run, PRESETS, outcome, metrics, published)
+        finish(run, PRESETS, outcome, each(run, outcome, figures, tell=False), published)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ from dataclasses import dataclass
 
 from lmjax.config import Generator, MemoryGenerator, TextDiscriminator, ViewsDiscriminator, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     oracle: str = setting("generated", "the true distribution: generated, published, or the path of an .npz like that")
     oracle_seed: int = setting(0, "draws the generated oracle, and the sequences of any", low=0)
@@ -59,7 +59,7 @@ class Config(Run):
     judge_updates: int = setting(5, "RelGAN: of the discriminator after each", low=1)
     sharpness: float = setting(2.0, "RelGAN: what the relaxed tokens' inverse temperature grows to", low=1.0)
     sharpen: int = setting(5000, "RelGAN: updates of the generator it takes to get there from 1", low=1)
-    lanes: int = setting(2, "seeds trained side by side in one program, from --seed on", low=1)
+    seeds: int = setting(2, "trainings side by side in one program: of --seed, and those that follow it", low=1)
     sequences: int = setting(2000, "training sequences that the oracle writes", low=1)
     held_out: int = setting(1000, "sequences of its that validation reads", low=1)
     written: int = setting(2000, "sequences of the generator's that the oracle judges", low=1)
@@ -107,7 +107,7 @@ class Config(Run):
 
 
 PAPER = {
-    "oracle": "published", "model.vocab": 5000, "model.length": 20, "lanes": 5, "sequences": 10_000, "held_out": 2000,
+    "oracle": "published", "model.vocab": 5000, "model.length": 20, "seeds": 5, "sequences": 10_000, "held_out": 2000,
     "written": 10_000, "epochs": 80, "rounds": 0, "judge_lr": 1e-4, "judge_sequences": 0,
     "judge.windows": TextDiscriminator().windows, "judge.maps": TextDiscriminator().maps,
 }  # fmt: skip
@@ -132,7 +132,7 @@ PRESETS = {
     },
     "relgan_cpu": {
         "help": "RelGAN with a memory an eighth as wide, 8 views, a third of the maps and a fifth of the updates",
-        **PAPER, **_RELGAN, "epochs": 30, "judge_updates": 1, "views.maps": (100, 100, 100, 100), "lanes": 3,
+        **PAPER, **_RELGAN, "epochs": 30, "judge_updates": 1, "views.maps": (100, 100, 100, 100), "seeds": 3,
     },
 }  # fmt: skip
 FIGURES = {"mle": 9.038, "scheduled": 8.985, "pg_bleu": 8.946, "seqgan": 8.736, "seqgan_cpu": 8.736,
@@ -146,13 +146,13 @@ def main(config):
     from lmjax.errors import UserError
     from lmjax.models import relgan, seqgan
     from lmjax.models.text_discriminator import discriminator_params
-    from lmjax.param import stack
-    from lmjax.run import sequences, writing
+    from lmjax.run import lanes, sequences, writing
     from lmjax.run.training import finish, fit, session
-    from lmjax.run.weights import trained
-    from lmjax.train.lanes import large
+    from lmjax.run.weights import all_trained
+    from lmjax.train.step import Recipe
 
-    model, seeds = config.model, tuple(range(config.seed, config.seed + config.lanes))
+    model, several = config.model, lanes.asked(config, whole=True)
+    seeds, called = [one.seed for one in several.lanes], lanes.names(several)
     if not model.vocab:
         raise UserError("model.vocab=0: there is no data to take it from, give the number of token types")
     oracle = load_oracle(
@@ -181,19 +181,25 @@ def main(config):
         data = writing.from_oracle(oracle, model, config.oracle_seed, config.sequences, config.held_out)
         begin = None
         if config.start:
-            begin = trained(config.start, stack({"generator": specs["generator"]}, len(seeds)), "last", "--start")
+            begin = all_trained(config.start, {"generator": specs["generator"]}, len(seeds), "last", "--start")
             begin |= {"policy": begin["generator"]} if "policy" in specs else {}
         reward = None
         if plays and not relaxes:
             reward = writing.judged_by(judge) if judge else writing.bleu_reward(data.train, model.vocab, config.order)
         rates = (1e-4, 1e-4) if relaxes else (0.01, 1e-3)
-        game_lr, judge_lr = config.reward_lr or rates[0], config.judge_lr or rates[1]
-        tx = sequences.players(config.lr, game_lr if plays else None, judge_lr if judge else None)
-        game = sequences.Game(
-            writer, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
-            probability=(lambda epoch: config.scheduled * (epoch + 1)) if config.scheduled else None, net=net,
-            sharpness=lambda step: config.sharpness ** ((step - plan.epochs) * config.updates / config.sharpen),
-        )  # fmt: skip
+
+        def recipe(config):
+            game_lr, judge_lr = (rate if lanes.given(rate) else usual for rate, usual in
+                                 zip((config.reward_lr, config.judge_lr), rates))  # fmt: skip
+            tx = sequences.players(config.lr, game_lr if plays else None, judge_lr if judge else None)
+            game = sequences.Game(
+                writer, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
+                probability=(lambda epoch: config.scheduled * (epoch + 1)) if lanes.given(config.scheduled) else None,
+                net=net,
+                sharpness=lambda step: config.sharpness ** ((step - plan.epochs) * config.updates / config.sharpen),
+            )  # fmt: skip
+            return Recipe(tx, step=sequences.make_step(game))
+
         judged = None
         if judge:
             judged = writing.fooled_by(judge, data.valid) if relaxes else writing.judged_by(judge)
@@ -204,15 +210,14 @@ def main(config):
         outcome = fit(
             run,
             specs=specs,
-            tx=tx,
-            step=sequences.make_step(game),
-            batch=lambda step: writing.batch(plan, data.train, seeds, step),
+            recipe=recipe,
+            batches=lambda seed: lambda step: writing.batch(plan, data.train, seed, step),
             steps=plan.steps,
             evaluate=score,
             evaluate_every=5,
             tokens_per_step=0,
-            decide=writing.notices(run.say, seeds),
-            lanes=large(seeds),
+            decide=writing.notices(run.say, called),
+            whole=True,
             weights=begin,
         )
         figure = FIGURES.get(config.preset) if config.oracle == "published" else None
@@ -230,7 +235,7 @@ def main(config):
         notes = "begun with the weights of a run of maximum likelihood" if config.start else ""
         # Short of the paper's schedule is partial, whatever the preset's name.
         presets = PRESETS | {f"{name}_cpu": PRESETS[name] for name in ("seqgan", "relgan")}
-        finish(run, presets, outcome, metrics, published, notes, seeds=list(seeds), free=("start",))
+        finish(run, presets, outcome, metrics, published, notes, free=("start",))
 
 
 if __name__ == "__main__":

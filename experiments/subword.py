@@ -25,11 +25,11 @@ from dataclasses import dataclass
 
 from lmjax.config import Subword, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), english-novels, imdb, tfds:NAME, a text file or folder; join by +")
     units: str = setting(
@@ -66,7 +66,8 @@ def main(config):
     from lmjax.data.corpus import read_corpus
     from lmjax.interop.fasttext import write_fasttext
     from lmjax.interop.vectors import write_vectors
-    from lmjax.models.subword import compose
+    from lmjax.models.subword import compose, unpacked
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, session
 
     corpus = read_corpus(
@@ -75,31 +76,36 @@ def main(config):
     with session("subword", config) as run:
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
         model = sized(config.model, len(corpus.words))
-        outcome, table = train(run, model, corpus)
+        outcome, used = train(run, model, corpus)
+        run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
         known = {word: id for id, word in enumerate(corpus.words)}
 
-        def vectors_of(words):
-            return compose(table, model, words, known)
+        def figures(run, outcome):
+            table = unpacked(outcome.params["input"], used, model)
 
-        vectors = vectors_of(corpus.words)
-        write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
-        rows = {"input": table, "output": outcome.params["output"]}
-        write_fasttext(run.workdir / "fasttext.bin", corpus.words, corpus.counts, rows, model,
-                       epochs=config.epochs, min_count=config.min_count)  # fmt: skip
-        run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
-        metrics = tell(run, corpus, vectors, vectors_of)
-        finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
-        run.say(f"the vectors are {run.workdir / 'vectors.txt'}, the model {run.workdir / 'fasttext.bin'}")
+            def vectors_of(words):
+                return compose(table, model, words, known)
+
+            vectors = vectors_of(corpus.words)
+            write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
+            rows = {"input": table, "output": outcome.params["output"]}
+            write_fasttext(run.workdir / "fasttext.bin", corpus.words, corpus.counts, rows, model,
+                           epochs=config.epochs, min_count=config.min_count)  # fmt: skip
+            metrics = tell(run, corpus, vectors, vectors_of)
+            run.say(f"the vectors are {run.workdir / 'vectors.txt'}, the model {run.workdir / 'fasttext.bin'}")
+            return {"validation_loss": outcome.history[-1]["loss"], **metrics}
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures))
 
 
 def train(run, model, corpus):
-    """The training: (an Outcome of run/training.py, the rows of all words and n-grams [V+buckets,D])."""
+    """(an Outcome of run/training.py; the rows that its parameters hold, of all words and n-grams)."""
     from lmjax.models import subword
     from lmjax.run.vectors import subword_objective, train_vectors
 
     used = subword.used_rows(model, corpus.words, corpus.counts)
     outcome = train_vectors(run, model, subword_objective(model, corpus.words, corpus.counts, used), corpus)
-    return outcome, subword.unpacked(outcome.params["input"], used, model)
+    return outcome, used
 
 
 def tell(run, corpus, vectors, vectors_of) -> dict:

@@ -42,15 +42,15 @@ Pereira 2003 (the CRF), Brants 2000 (the HMM). Departures: AdamW on batches of 3
 sentences of like length together; no tanh layer in front of the CRF; Huang's features are read beside letters.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lmjax.config import BertTagger, FeatureCRF, Tagger, setting, sized
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("generated", "generated (nothing to download), conll2000, conll2003, or a path: CoNLL's "
                         "columns or CoNLL-U")  # fmt: skip
@@ -133,6 +133,7 @@ PUBLISHED = {
 
 def main(config):
     from lmjax.data import tagged
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, session
 
     data = tagged.load_tagged(config.data, config.data_dir or None, config.chunks)
@@ -147,14 +148,18 @@ def main(config):
             run.say(f"training has no {', '.join(lacking)}: where the test set has such, it counts as missed")
         learn = count if config.network == "hmm" else train
         outcome, tagger = learn(run, splits, config.scheme if data.chunks else "plain")
-        metrics = {} if config.whole else {f"validation_{name}": value for name, value in
-                                           score(run, tagger, splits["valid"], data.chunks).items()}  # fmt: skip
-        said = []
-        found = score(run, tagger, splits["test"], data.chunks, said)
-        metrics |= {f"test_{name}": value for name, value in found.items()}
-        keep(run.workdir / "test.txt", splits["test"], said)
-        if data.chunks:
-            table([one.tags for one in splits["test"]], said)
+
+        def figures(run, outcome):
+            own, said = tagger(outcome.params), []
+            found = score(run, own, splits["test"], data.chunks, said)
+            keep(run.workdir / "test.txt", splits["test"], said)
+            if data.chunks:
+                table([one.tags for one in splits["test"]], said)
+            valid = {} if config.whole else score(run, own, splits["valid"], data.chunks)
+            return {f"{part}_{name}": value for part, values in (("validation", valid), ("test", found))
+                    for name, value in values.items()}  # fmt: skip
+
+        metrics = each(run, outcome, figures)
         # Published from random vectors: with others it is another row.
         published = {} if config.vectors else PUBLISHED.get(config.preset, {})
         finish(run, PRESETS, outcome, metrics, published, notes=chosen(config, outcome))
@@ -174,7 +179,7 @@ def chosen(config, outcome) -> str:
 
 
 def count(run, splits, scheme: str):
-    """(Outcome, Tagger) of an HMM."""
+    """(Outcome, what gives the Tagger of its params) of an HMM."""
     import time
 
     from lmjax.data import tag_rows
@@ -191,22 +196,23 @@ def count(run, splits, scheme: str):
     model = hmm.count(tags, words, len(known.tags), config.smoothing, config.filling)
     tagging.save_counts(run.workdir / "hmm.json", model)
     size = sum(map(len, model.said.values()))
-    return Outcome(None, [], time.perf_counter() - began, 0.0, size), tagging.Tagger(None, model, known)
+    return Outcome(None, [], time.perf_counter() - began, 0.0, size), lambda _: tagging.Tagger(None, model, known)
 
 
 def train(run, splits, scheme: str):
-    """(Outcome, Tagger) of a network or a feature CRF."""
+    """(Outcome, what gives the Tagger of params) of a network or a feature CRF."""
     import jax
     import numpy as np
 
     from lmjax import param
     from lmjax.data import tag_rows
     from lmjax.models import crf, tagger
-    from lmjax.run import tagging
+    from lmjax.run import grid, tagging
     from lmjax.run.settings import to_json
-    from lmjax.run.training import best_params, fit
+    from lmjax.run.training import fit
     from lmjax.run.workdir import write
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     config, given, vectors, weights, tokenizer = run.config, splits["train"], None, {}, None
     if config.network == "bert":
@@ -234,43 +240,55 @@ def train(run, splits, scheme: str):
     if rows.pieces:
         tagging.check_pieces(rows.pieces, model.context)
     devices = jax.device_count() if config.strategy in ("auto", "pmap") else 1
-    batch, steps = tag_rows.batches(
-        rows, config.batch, config.seed, shapes=config.shapes, parts=(devices, config.accumulate),
-        once=np.array(known.once), forget=config.forget,
-    )  # fmt: skip
+
+    def batches(seed):
+        return tag_rows.batches(
+            rows, config.batch, seed, shapes=config.shapes, parts=(devices, config.accumulate),
+            once=np.array(known.once), forget=config.forget,
+        )  # fmt: skip
+
+    _, steps = batches(config.seed)
 
     def trained(params):
         return tagging.Tagger(params, model, known, tokenizer)
 
     valid = tagging.encode(trained(None), splits["valid"])
 
-    def loss(params, batch, key, carry):
-        return tagger.tag_loss(params, batch, family.emissions(params, model, batch, key), legal)
-
     def validate(params):
         found = score(run, trained(params), splits["valid"], scheme != "plain", encoded=valid)
         name, value = next(iter(found.items()))
         return {"loss": 1 - value / 100, name: value}  # what is best is best by F1, or by accuracy
 
-    rate = optim.warmup_cosine(config.lr, config.epochs * steps, int(config.warmup * steps))
+    rising = int(config.warmup * steps)
+
+    def recipe(config):
+        field = {"bert": "bert", "features": "features"}.get(config.network, "model")
+        own = replace(model, **grid.dropouts(getattr(config, field)))
+        rate = optim.warmup_cosine(config.lr, config.epochs * steps, rising)
+
+        def loss(params, batch, key, carry):
+            return tagger.tag_loss(params, batch, family.emissions(params, own, batch, key), legal)
+
+        return Recipe(
+            tx=optim.adamw(rate, weight_decay=config.weight_decay), loss=loss, accumulate=config.accumulate,
+            clip=config.clip, learning_rate=rate,
+        )  # fmt: skip
+
     outcome = fit(
         run,
         specs=specs,
-        loss=loss,
-        tx=optim.adamw(rate, weight_decay=config.weight_decay),
-        accumulate=config.accumulate,
-        clip=config.clip,
-        batch=batch,
+        recipe=recipe,
+        batches=lambda seed: batches(seed)[0],
         steps=config.epochs * steps,
         evaluate=validate,
         evaluate_every=steps,
         tokens_per_step=round(rows.sizes.sum() / steps),
-        learning_rate=rate,
+        best=not config.whole,
+        alike=False,
     )
     speed = len(rows.sizes) * config.epochs / max(outcome.seconds, 1e-9)
     run.say(f"{speed:,.0f} sentences/s, validation and compilation among the time")
-    params = outcome.params if config.whole else best_params(run, specs)
-    return outcome, trained(params)
+    return outcome, trained
 
 
 def encoder(run, sentences):

@@ -42,7 +42,7 @@ from dataclasses import dataclass, replace
 from lmjax.config import Generator, TextDiscriminator, setting, sized
 from lmjax.errors import UserError
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,11 @@ class Game:
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "coco, coco-texygen, emnlp-news, tang, quan-tang, pydoc, or a file, a sentence a line")
     longest: int = setting(0, "tokens of a training line, longer ones are left out; 0: any", low=0)
     model: Generator = setting(Generator(), "the generator; its length is that of the longest training line")
-    runs: int = setting(1, "trainings side by side, each with its own seed", low=1)
     batch: int = setting(64, "sentences a step", low=1)
     shapes: int = setting(4, "lengths that batches are padded to: fewer compile faster, more run faster", low=1)
     epochs: int = setting(20, "passes over the training lines", low=1)
@@ -101,7 +100,7 @@ class Config(Run):
 
 
 JUDGING = ("samples", "temperatures", "judge_cells", "judge_epochs", "judge_lr", "beside", "show", "select")
-FREE = ("runs", "start", "temperatures", "beside", "show")  # what a run may set otherwise and still be its preset's
+FREE = ("start", "temperatures", "beside", "show")  # what a run may set otherwise and still be its preset's
 COLUMNS = (*(f"{name}_{n}" for name in ("test_bleu", "self_bleu") for n in (2, 3, 4, 5)),
            "nll_real", "distinct_2", "copied", "length")  # fmt: skip
 KEPT = 200  # sentences of each temperature in samples.txt
@@ -150,7 +149,7 @@ def published(preset: str, data: str) -> dict:
 
 def main(config):
     from lmjax.data import captions
-    from lmjax.run import generating
+    from lmjax.run import generating, lanes
     from lmjax.run.training import session
 
     if bool(config.rounds) != bool(config.start):
@@ -159,7 +158,7 @@ def main(config):
     text = captions.load_sentences(config.data, config.data_dir or None, config.longest)
     words = captions.vocabulary(text.train)
     train, valid = captions.rows(text.train, words), captions.rows(text.valid, words)
-    seeds = tuple(range(config.seed, config.seed + config.runs))
+    seeds = [one.seed for one in lanes.asked(config, whole=True).lanes]
     beside = [generating.read(folder, config.data) for folder in config.beside]
     with session("text_gan", config, may_change=JUDGING) as run:
         run.say(f"{len(text.train):,} training lines of {train.lengths.mean() - 1:.1f} tokens, at most "
@@ -176,41 +175,33 @@ def by_likelihood(run, text, train, valid, model, seeds, nats, write):
 
     nats, write: scorer and writer of `model`, see run/generating.py.
     """
-    import numpy as np
 
-    from lmjax import param
     from lmjax.data import captions
     from lmjax.models.seqgan import generator_params
     from lmjax.run import generating
     from lmjax.run.training import fit
-    from lmjax.run.weights import trained
     from lmjax.train import optim
-    from lmjax.train.lanes import Lanes, lane
+    from lmjax.train.lanes import lane
+    from lmjax.train.step import Recipe
 
-    config, specs = run.config, generator_params(model)
-    batch, per_epoch = captions.by_length(train, config.batch, seeds, config.shapes)
+    config = run.config
+    _, per_epoch = captions.by_length(train, config.batch, config.seed, config.shapes)
 
-    def validate(params):
-        losses = [nats(lane(params, n), valid) for n in range(len(seeds))]
-        each = {f"loss_{n}": loss for n, loss in enumerate(losses)} if len(seeds) > 1 else {}
-        return {"loss": float(np.mean(losses))} | each
+    def recipe(config):
+        return Recipe(optim.adamw(config.lr), generating.likelihood(model), clip=config.clip)
 
     outcome = fit(
         run,
-        specs=specs,
-        loss=generating.likelihood(model),
-        tx=optim.adamw(config.lr),
-        clip=config.clip,
-        batch=batch,
+        specs=generator_params(model),
+        recipe=recipe,
+        batches=lambda seed: captions.by_length(train, config.batch, seed, config.shapes)[0],
         steps=config.epochs * per_epoch,
-        evaluate=validate,
+        evaluate=lambda params: {"loss": nats(params, valid)},
         evaluate_every=per_epoch,
-        tokens_per_step=round(train.lengths.sum() * len(seeds) / per_epoch),
-        lanes=Lanes(seeds),
+        tokens_per_step=round(train.lengths.sum() / per_epoch),
+        best=config.select == "best",
     )
-    best = config.select == "best"
-    params = trained(run.workdir, param.stack(specs, len(seeds))) if best else outcome.params
-    return outcome, [lane(params, n) for n in range(len(seeds))]
+    return outcome, [lane(outcome.params, n) for n in range(len(seeds))] if outcome.lanes else [outcome.params]
 
 
 def by_playing(run, text, train, valid, model, seeds, nats, write):
@@ -225,16 +216,16 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
     from lmjax.evaluate import generation
     from lmjax.models.seqgan import generator_params, sample
     from lmjax.models.text_discriminator import discriminator_params, truth
-    from lmjax.param import stack
-    from lmjax.run import sequences, writing
+    from lmjax.run import lanes, sequences, writing
     from lmjax.run.training import fit
-    from lmjax.run.weights import trained
+    from lmjax.run.weights import all_trained
     from lmjax.run.workdir import stored
-    from lmjax.train.lanes import lane, large
+    from lmjax.train.lanes import lane
+    from lmjax.train.step import Recipe
 
     config, game, N = run.config, run.config.game, len(seeds)
     was = stored(config.start)
-    for name in ("data", "longest", "seed", "runs"):
+    for name in ("data", "longest", "seed", "seeds"):
         there, here = was["config"].get(name), getattr(config, name)
         if was["experiment"] != "text_gan" or there != here or was["config"].get("rounds"):
             raise UserError(f"--start={config.start} is a run of {was['experiment']} with {name}={there}: expected "
@@ -247,12 +238,16 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
     for name in ("generator", "policy"):
         specs[name] = generator
     specs["discriminator"] = discriminator_params(critic)
-    begun = trained(config.start, stack(generator, N), "best" if config.select == "best" else "last", "--start")
+    begun = all_trained(config.start, generator, N, config.select, "--start")
     plan = writing.Plan(game.epochs, game.first, config.rounds, game.each, config.batch, game.sequences)
-    tx = sequences.players(config.lr, game.lr, game.discriminator_lr)
-    steps = sequences.make_step(
-        sequences.Game(short, critic, tx, writing.judged_by(critic), game.rollouts, game.policy_keep, epochs=1)
-    )
+
+    def recipe(config):
+        game = config.game
+        tx = sequences.players(config.lr, game.lr, game.discriminator_lr)
+        return Recipe(tx, step=sequences.make_step(
+            sequences.Game(short, critic, tx, writing.judged_by(critic), game.rollouts, game.policy_keep, epochs=1)
+        ))  # fmt: skip
+
     known = generation.references(text.valid)
 
     @jax.jit
@@ -277,15 +272,14 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
     outcome = fit(
         run,
         specs=specs,
-        tx=tx,
-        step=steps,
-        batch=lambda step: writing.batch(plan, rows, seeds, step),
+        recipe=recipe,
+        batches=lambda seed: lambda step: writing.batch(plan, rows, seed, step),
         steps=plan.steps,
         evaluate=validate,
         evaluate_every=10,
         tokens_per_step=0,
-        decide=writing.notices(run.say, seeds),
-        lanes=large(seeds),
+        decide=writing.notices(run.say, lanes.names(lanes.asked(config, whole=True))),
+        whole=True,
         weights={"generator": begun, "policy": begun},
     )
     return outcome, [lane(outcome.params["generator"], n) for n in range(N)]
@@ -347,7 +341,7 @@ def judged(run, outcome, text, words, model, seeds, generators, beside, nats, wr
     generating.draw([curve, *beside], marks, run.workdir / "curve.png", f"{config.data}: temperature's trade")
     metrics = {figure: [one[figure] for one in found[1.0]] for figure in found[1.0][0]}
     notes = f"at temperature 1; {text.notes}; reverse_nll of training lines {real['reverse_nll']:.3f}"
-    finish(run, PRESETS, outcome, metrics, published(config.preset, config.data), notes, seeds, FREE)
+    finish(run, PRESETS, outcome, metrics, published(config.preset, config.data), notes, free=FREE)
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ from dataclasses import dataclass
 
 from lmjax.config import RNNSearch, Seq2Seq, setting, sized_pair
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("multi30k", "multi30k, or a folder with train.de, train.en, valid.de, ...")
     source: str = setting("de", "language to translate from: the ending of its files")
@@ -96,9 +96,11 @@ def main(config):
     from lmjax.data import batches, pairs, tokenizers
     from lmjax.evaluate.perplexity import compile_loss, mean_nll
     from lmjax.evaluate.translation import bleu
-    from lmjax.run.training import best_params, finish, fit, session
+    from lmjax.run.lanes import each
+    from lmjax.run.training import finish, fit, session
     from lmjax.run.translating import TOKENS, Translator, family, fits, translate
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     text = pairs.load_pairs(config.data, config.source, config.target, config.data_dir or None)
     cut = [TOKENS[config.tokens](language) for language in (config.source, config.target)]
@@ -128,9 +130,14 @@ def main(config):
                 fits(model, side, lines)
             return ids
 
-        data = batches.bucketed(
-            *encoded(train), begin, rows=config.rows, budget=config.budget, shapes=config.shapes, seed=config.seed
-        )
+        sides = encoded(train)
+
+        def reading(seed):
+            return batches.bucketed(
+                *sides, begin, rows=config.rows, budget=config.budget, shapes=config.shapes, seed=seed
+            )
+
+        data = reading(config.seed)
         plain = compile_loss(lambda params, batch, key, carry: kind.loss(params, model, batch, key, carry))
 
         def perplexity(params, split):
@@ -144,35 +151,50 @@ def main(config):
             return {"loss": math.log(value), "perplexity": value}
 
         steps = config.epochs * data.steps
-        rate = optim.inverse_square_root(config.lr, config.warmup) if config.warmup else lambda step: config.lr
+
+        def recipe(config):
+            network = config.rnn if config.network == "rnn" else config.model
+            model = sized_pair(network, source.vocab, target.vocab)
+            rate = optim.inverse_square_root(config.lr, config.warmup) if config.warmup else lambda step: config.lr
+            return Recipe(
+                tx=optim.adamw(rate, b2=config.beta2),
+                loss=lambda *given: kind.loss(given[0], model, *given[1:], smoothing=config.smoothing),
+                accumulate=config.accumulate,
+                clip=config.clip,
+                averaging=optim.last_snapshots(config.average, data.steps, steps) if config.average else None,
+                learning_rate=rate,
+            )
+
         outcome = fit(
             run,
             specs=kind.params(model),
-            loss=lambda *given: kind.loss(given[0], model, *given[1:], smoothing=config.smoothing),
-            tx=optim.adamw(rate, b2=config.beta2),
-            accumulate=config.accumulate,
-            clip=config.clip,
-            batch=data.batch,
+            recipe=recipe,
+            batches=lambda seed: reading(seed).batch,
             steps=steps,
             evaluate=validate,
             evaluate_every=data.steps,
             tokens_per_step=round(data.tokens),
-            averaging=optim.last_snapshots(config.average, data.steps, steps) if config.average else None,
-            learning_rate=rate,
+            best=not config.average,
+            alike=False,
         )
-        params = outcome.params if config.average else best_params(run, kind.params(model))
-        translator = Translator(params, model, source, target, cut[0])
-        metrics = {"validation_perplexity": min(line["perplexity"] for line in outcome.history)}
         signature = ""
-        for name, split in tests.items():
-            said = translate(translator, split.source, width=config.beam, alpha=config.alpha, offset=config.offset,
-                             check=run.check)  # fmt: skip
-            (run.workdir / f"{name}.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
-            metrics[f"bleu_{name.removeprefix('test_')}"], signature = bleu(said, split.target)
-            if name == next(iter(tests)):
-                metrics["test_perplexity"] = perplexity(params, encoded(split))
-                show(split, said)
-        finish(run, PRESETS, outcome, metrics, PUBLISHED.get(config.preset, {}), notes=f"BLEU: {signature}")
+
+        def figures(run, outcome):
+            nonlocal signature
+            translator = Translator(outcome.params, model, source, target, cut[0])
+            metrics = {"validation_perplexity": min(line["perplexity"] for line in outcome.history)}
+            for name, split in tests.items():
+                said = translate(translator, split.source, width=config.beam, alpha=config.alpha, offset=config.offset,
+                                 check=run.check)  # fmt: skip
+                (run.workdir / f"{name}.txt").write_text("\n".join(said) + "\n", encoding="utf-8")
+                metrics[f"bleu_{name.removeprefix('test_')}"], signature = bleu(said, split.target)
+                if name == next(iter(tests)):
+                    metrics["test_perplexity"] = perplexity(outcome.params, encoded(split))
+                    show(split, said)
+            return metrics
+
+        found = each(run, outcome, figures)
+        finish(run, PRESETS, outcome, found, PUBLISHED.get(config.preset, {}), notes=f"BLEU: {signature}")
 
 
 def show(split, said, count: int = 4):

@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 
 from lmjax.config import ViT, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("digits", "digits (with scikit-learn), mnist, tfds:NAME, or a folder of IDX files")
     model: ViT = setting(ViT(patch=2, layers=4, heads=4, dim=64), "the network")
@@ -69,19 +69,29 @@ def main(config):
 
     from lmjax.data import images
     from lmjax.models.vit import attention_rollout, vit, vit_loss, vit_params
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
+    from lmjax.train.step import Recipe
 
     pictures = images.load_images(config.data, config.data_dir or None)
     model = fitted(config.model, pictures)
-    batch, steps_per_epoch = images.batches(pictures.train, config.batch, config.seed, config.shift)
+    _, steps_per_epoch = images.batches(pictures.train, config.batch, config.seed, config.shift)
     steps = max(round(config.epochs * steps_per_epoch), 1)
 
-    def loss(params, batch, key, carry):
-        return vit_loss(params, model, batch, key, carry)
+    def recipe(config):
+        model = fitted(config.model, pictures)
+        rate = optim.warmup_cosine(config.lr, steps, config.warmup, config.lr_end)
+        return Recipe(
+            tx=optim.adamw(rate, weight_decay=config.weight_decay),
+            loss=lambda *given: vit_loss(given[0], model, *given[1:]),
+            accumulate=config.accumulate,
+            clip=config.clip,
+            learning_rate=rate,
+        )
 
     with session("vit", config) as run:
-        sums = jax.jit(lambda params, batch: loss(params, batch, None, ())[:2])
+        sums = jax.jit(lambda params, batch: vit_loss(params, model, batch, None, ())[:2])
 
         def score(params, part):
             """Mean cross entropy in nats and accuracy in percent."""
@@ -92,33 +102,30 @@ def main(config):
                 total, right, weight = total + float(new), right + float(metrics["accuracy"]), weight + float(count)
             return {"loss": total / weight, "accuracy": 100 * right / weight}
 
-        rate = optim.warmup_cosine(config.lr, steps, config.warmup, config.lr_end)
         outcome = fit(
             run,
             specs=vit_params(model),
-            loss=loss,
-            tx=optim.adamw(rate, weight_decay=config.weight_decay),
-            accumulate=config.accumulate,
-            clip=config.clip,
-            batch=batch,
+            recipe=recipe,
+            batches=lambda seed: images.batches(pictures.train, config.batch, seed, config.shift)[0],
             steps=steps,
             evaluate=lambda params: score(params, pictures.valid),
             evaluate_every=max(steps // 10, 1),
             tokens_per_step=config.batch * (model.size // model.patch) ** 2,
-            learning_rate=rate,
         )
-        test = score(outcome.params, pictures.test)
-        last = outcome.history[-1]
-        metrics = {"test_accuracy": test["accuracy"], "test_error": 100 - test["accuracy"], "test_loss": test["loss"],
-                   "validation_accuracy": last["accuracy"], "validation_loss": last["loss"]}  # fmt: skip
-        if config.pictures:
-            look = jax.jit(lambda p, x: (vit(p, model, x).argmax(-1), attention_rollout(p, model, x)))
-            parts = images.evaluation(pictures.test, 256)
-            found = [jax.device_get(look(outcome.params, rows["images"])) for rows in parts]
-            called, seen = (np.concatenate(part)[: len(pictures.test)] for part in zip(*found))
-            if draw(pictures.test, called, seen, config.pictures, run.workdir / "rollout.png") is None:
-                run.say("rollout.png needs matplotlib: pip install 'lmjax[plot]'")
-        finish(run, PRESETS, outcome, metrics)
+        look = jax.jit(lambda p, x: (vit(p, model, x).argmax(-1), attention_rollout(p, model, x)))
+
+        def figures(run, outcome):
+            test, last = score(outcome.params, pictures.test), outcome.history[-1]
+            if config.pictures:
+                parts = images.evaluation(pictures.test, 256)
+                found = [jax.device_get(look(outcome.params, rows["images"])) for rows in parts]
+                called, seen = (np.concatenate(part)[: len(pictures.test)] for part in zip(*found))
+                if draw(pictures.test, called, seen, config.pictures, run.workdir / "rollout.png") is None:
+                    run.say("rollout.png needs matplotlib: pip install 'lmjax[plot]'")
+            return {"test_accuracy": test["accuracy"], "test_error": 100 - test["accuracy"], "test_loss": test["loss"],
+                    "validation_accuracy": last["accuracy"], "validation_loss": last["loss"]}  # fmt: skip
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures, tell=False))
 
 
 def draw(test, called, seen, count: int, path):

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 
 from lmjax.config import Word2Vec, setting
 from lmjax.run import flags
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 
 
 @dataclass(frozen=True)
-class Config(Run):
+class Config(Training):
     preset: str = ""
     data: str = setting("pydoc", "pydoc (embedded), english-novels, imdb, tfds:NAME, a text file or folder; join by +")
     units: str = setting(
@@ -72,6 +72,7 @@ def main(config):
 
     from lmjax.config import sized
     from lmjax.interop.vectors import write_vectors
+    from lmjax.run.lanes import each
     from lmjax.run.training import finish, session
     from lmjax.run.vectors import corpus_of, score, show, train_vectors, word2vec_objective
 
@@ -80,13 +81,16 @@ def main(config):
         run.say(f"{corpus.name}: {corpus.total:,} words, {len(corpus.ids):,} of them of {len(corpus.words):,} types")
         model = sized(config.model, len(corpus.words))
         outcome = train_vectors(run, model, word2vec_objective(model, corpus.counts), corpus)
-        vectors = np.asarray(outcome.params["input"])
-        write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
         run.say(f"{corpus.total * config.epochs / max(outcome.seconds, 1e-9):,.0f} words/s")
-        show(corpus, vectors, config.show)
-        metrics = score(run, corpus, vectors)
-        finish(run, PRESETS, outcome, {"validation_loss": outcome.history[-1]["loss"], **metrics})
-        run.say(f"the vectors are {run.workdir / 'vectors.txt'}")
+
+        def figures(run, outcome):
+            vectors = np.asarray(outcome.params["input"])
+            write_vectors(run.workdir / "vectors.txt", corpus.words, vectors)
+            show(corpus, vectors, config.show)
+            run.say(f"the vectors are {run.workdir / 'vectors.txt'}")
+            return {"validation_loss": outcome.history[-1]["loss"], **score(run, corpus, vectors)}
+
+        finish(run, PRESETS, outcome, each(run, outcome, figures))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ for wanted in ${*:-nanogpt_gpu zaremba_medium zaremba_large gal_medium gal_large
     mle) row "$wanted" experiments/seqgan.py --preset=mle ;;
     seqgan) row "$wanted" experiments/seqgan.py --preset=seqgan --start="$runs/mle" ;;
     relgan) row "$wanted" experiments/seqgan.py --preset=relgan ;;
-    mnist_* | stacked_*) row "$wanted" experiments/gan_images.py --preset="$wanted" --lanes=5 ;;
+    mnist_* | stacked_*) row "$wanted" experiments/gan_images.py --preset="$wanted" --seeds=5 ;;
     bert) row "$wanted" experiments/bert_pretrain.py --preset=gpu ;;
     *) echo "unknown row $wanted" >&2; exit 2 ;;
     esac

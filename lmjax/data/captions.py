@@ -238,12 +238,12 @@ def until_end(table) -> list[list[int]]:
     return [row[:end] for row, end in zip(table.tolist(), ended)]
 
 
-def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4, multiple: int = 1):
-    """Batches for trainings side by side, one a seed: `(batch(step), steps_per_epoch)`.
+def by_length(found: Rows, batch: int, seed: int = 0, shapes: int = 4, multiple: int = 1):
+    """Batches of a training: `(batch(step), steps_per_epoch)`.
 
     Sentences of like length share a batch, which is padded to one of at most `shapes` lengths, each a `multiple`. Which
     length a step has is the same for all seeds, a function of the epoch; which sentences is each seed's own. Every
-    sentence comes once an epoch. A batch: "tokens" int32 [B,N,T], and "weights" float32 [B,N,T], 0 behind a sentence's
+    sentence comes once an epoch. A batch: "tokens" int32 [B,T], and "weights" float32 [B,T], 0 behind a sentence's
     END and in rows that fill up a length's last batch.
     """
     ends = _ends(found.lengths, shapes, multiple)
@@ -255,15 +255,14 @@ def by_length(found: Rows, batch: int, seeds=(0,), shapes: int = 4, multiple: in
     def orders(epoch):
         if epoch not in known:
             known.clear()
-            lanes = [[rng.permutation(who) for who in members] for rng in (drawn_from(seed, epoch) for seed in seeds)]
-            known[epoch] = drawn_from(0, epoch).permutation(len(plan)), lanes
+            rng = drawn_from(seed, epoch)
+            known[epoch] = drawn_from(0, epoch).permutation(len(plan)), [rng.permutation(who) for who in members]
         return known[epoch]
 
     def at(step: int) -> dict:
-        turns, lanes = orders(step // len(plan))
+        turns, order = orders(step // len(plan))
         b, first = plan[turns[step % len(plan)]]
-        parts = [_weighed(found, lane[b][first : first + batch], batch, int(ends[b])) for lane in lanes]
-        return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+        return _weighed(found, order[b][first : first + batch], batch, int(ends[b]))
 
     return at, len(plan)
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.losses import linear_cross_entropy
-from lmjax.nn.dropout import dropout_mask, fold, never
+from lmjax.nn.dropout import absent, dropout_mask, fold, never
 from lmjax.nn.recurrent import lstm_layer, lstm_layer_params
 from lmjax.param import Param, uniform, zeros
 
@@ -101,7 +101,7 @@ def lstm_loss(params, config, batch, key, carry, *, alpha=0.0, beta=0.0):
     dropped = _drop_output(x, config, key)
     with jax.named_scope("softmax"):
         total, weight = linear_cross_entropy(dropped, *_softmax(params), batch["targets"], batch["weights"])
-    if key is None or not (alpha or beta):
+    if key is None or (absent(alpha) and absent(beta)):
         return total, (weight, {}, carry)
     penalty = alpha * _activation(dropped, batch["weights"]) + beta * _change(x, batch["weights"])
     return total + penalty, (weight, {"nll": total}, carry)

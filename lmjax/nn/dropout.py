@@ -17,9 +17,14 @@ def fold(key, *path):
     return key
 
 
+def absent(number) -> bool:
+    """It is the plain number 0; a traced one may be anything."""
+    return isinstance(number, int | float) and number == 0
+
+
 def never(key, rate) -> bool:
-    """Nothing is dropped: there is no key, or the rate is the plain number 0 (a traced one may be anything)."""
-    return key is None or (isinstance(rate, int | float) and rate == 0)
+    """Nothing is dropped: there is no key, or no rate."""
+    return key is None or absent(rate)
 
 
 def dropout_mask(key, rate, shape, dtype=jnp.float32):

@@ -66,9 +66,20 @@ class Log:
             self.say(f"step {step}/{self.total}  {self.shown}  {self.speed}")
 
     def metrics(self, step: int, values: dict, kind: str = "valid"):
-        """Any other measurement, such as a validation; said on a line of its own. One a kind and step."""
+        """Any other measurement, such as a validation; said on a line of its own. One a kind and step.
+
+        Of lanes, whose own values have their number behind the name of the mean, the mean and the two ends are said.
+        """
         self._write(step, values, kind)
-        self.say(f"step {step}/{self.total}  {kind}  " + "  ".join(f"{k} {_number(v)}" for k, v in values.items()))
+        parts = []
+        for name, value in values.items():
+            stem, _, end = name.rpartition("_")
+            if end.isdigit() and stem in values:
+                continue
+            own = [values[f"{name}_{i}"] for i in range(len(values)) if f"{name}_{i}" in values]
+            ends = f" ({_number(min(own))} to {_number(max(own))})" if len(own) > 1 else ""
+            parts.append(f"{name} {_number(value)}{ends}")
+        self.say(f"step {step}/{self.total}  {kind}  " + "  ".join(parts))
 
     def progress(self, step: int):
         """Moves the bar. Cheap: call it after every step."""

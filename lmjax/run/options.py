@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lmjax.config import setting
+from lmjax.run import grid
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,17 @@ class Run:
             raise ValueError(f"--mesh={','.join(map(str, self.mesh))} needs --strategy=mesh beside it")
         if len(self.mesh) > 2 or any(size < 1 for size in self.mesh):
             raise ValueError(f"--mesh={','.join(map(str, self.mesh))}: expected devices along data,model, such as 4,2")
+
+
+@dataclass(frozen=True)
+class Training(Run):
+    """Base of a Config whose `fit` may train several at once, as lanes of one program."""
+
+    seeds: int = setting(1, "trainings side by side in one program: of --seed, and those that follow it", low=1)
+    lanes: str = setting(
+        "", 'trainings side by side with other numbers: "lr=1e-3,3e-4 x model.dropout=0.1,0.3" is four, of each seed'
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        grid.values(self)

@@ -5,10 +5,11 @@ from functools import partial
 from lmjax.models import gan
 from lmjax.nn.norm import spectral_start
 from lmjax.train import adversarial
+from lmjax.train.step import Recipe
 
 
-def playing(pair: gan.Pair, game, steps: int) -> dict:
-    """The arguments tx, step and averaging of `fit` for `steps` steps of a Game (config.py)."""
+def playing(pair: gan.Pair, game, steps: int) -> Recipe:
+    """Of `fit`, for `steps` steps of a Game (config.py)."""
     losses = [partial(loss, pair, game) for loss in (gan.generator_loss, gan.discriminator_loss)]
     optimizers = [adversarial.adam(rate, game.b1, game.b2) for rate in adversarial.rates(game, steps)]
     players = adversarial.Players(*losses, *optimizers, spectral_start if game.spectral else lambda params: {})
@@ -16,4 +17,4 @@ def playing(pair: gan.Pair, game, steps: int) -> dict:
     step = adversarial.make_step(
         players, critic_steps=game.critic_steps, unroll=game.unroll, averaging=averaging, spread=gan.spread
     )
-    return {"tx": players, "step": step, "averaging": averaging}
+    return Recipe(players, step=step, averaging=averaging)

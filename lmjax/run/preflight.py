@@ -7,24 +7,34 @@ from pathlib import Path
 import jax
 
 
-def preflight(compiled, params_count: int, devices, strategy_name: str, compile_seconds: float, flops: int = 0) -> str:
+def preflight(compiled, params_count: int, devices, strategy_name: str, compile_seconds: float, flops: int = 0,
+              lanes: int = 1, beside: int = 0) -> str:  # fmt: skip
     """One line for the user, and a second, a warning, where the step needs more memory than its device has.
 
     compiled: the step from `.lower(...).compile()`. flops: a step's over all devices, from `flops` below; 0 takes XLA's
-    count, which sees the body of a scan once.
+    count, which sees the body of a scan once. lanes: trainings side by side, of which `beside` bytes of the device wait
+    while one is stepped.
     """
     count = flops or int((compiled.cost_analysis() or {}).get("flops", 0)) * len(devices)
-    need, have = memory(compiled), device_memory(devices)
+    need, have = memory(compiled) + beside, device_memory(devices)
     line = (
         f"{params_count:,} parameters, {_unit(count, 'FLOP')} a step, {_unit(need, 'B')} of {_unit(have, 'B')} memory; "
         f"{strategy_name} on {len(devices)} x {devices[0].device_kind}, compiled in {compile_seconds:.1f} s"
     )
+    if lanes > 1:
+        line = f"{lanes} lanes of " + line
     if need > have > 0:
-        line += (
-            f"\nwarning: a step needs {_unit(need, 'B')} and the device has {_unit(have, 'B')}: "
-            "take a smaller batch, accumulate, or recompute blocks (remat)"
-        )
+        line += f"\nwarning: a step needs {_unit(need, 'B')} and the device has {_unit(have, 'B')}: "
+        fit = max(have * lanes // need, 1)
+        starts = -(-lanes // fit)
+        split = f"train the {lanes} lanes in {starts} starts of {-(-lanes // starts)}, " if lanes > 1 else ""
+        line += f"{split}take a smaller batch, accumulate, or recompute blocks (remat)"
     return line
+
+
+def size(tree) -> int:
+    """Bytes of arrays or of their shapes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def flops(function, *args) -> int:

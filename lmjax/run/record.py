@@ -81,11 +81,12 @@ def judge(metrics: dict[str, list], published: dict[str, dict], complete: bool =
     return "partial" if not complete else "short" if "short" in found else "reproduced"
 
 
-def result(experiment, preset, seeds, metrics, published=None, *, complete=True, wall_seconds=0.0, flops=0, notes=""):
+def result(experiment, preset, seeds, metrics, published=None, *, complete=True, wall_seconds=0.0, flops=0, notes="",
+           lanes=()):  # fmt: skip
     """The record of a finished run, a dict for result.json.
 
     metrics: name -> a value for each seed. published: name -> Published; leave it empty on data other than the paper's.
-    complete: trained as long as published.
+    complete: trained as long as published. lanes: the settings {name: number} of each value, where they differ.
     """
     published = {name: figure._asdict() for name, figure in (published or {}).items()}
     return {
@@ -102,6 +103,7 @@ def result(experiment, preset, seeds, metrics, published=None, *, complete=True,
         "versions": versions(),
         "command": command(sys.argv),
         "notes": notes,
+        **({"lanes": list(lanes)} if any(lanes) else {}),
     }
 
 

@@ -100,9 +100,10 @@ def train_vectors(run, model, objective: Objective, corpus: Corpus):
     from lmjax.data.batches import stretches
     from lmjax.models.word2vec import words_a_row
     from lmjax.run.training import fit
+    from lmjax.train.step import Recipe
 
     config, length = run.config, words_a_row(model, corpus.counts)
-    step, batch, steps, rate, turns = sparse_training(model, objective, corpus, config)
+    _, batch, steps, _, turns = sparse_training(model, objective, corpus, config)
     sample, _ = stretches(corpus.ids, model.rows, 1, length)
     updates = max(len(corpus.ids) // (model.rows * length), 1)
     spread = range(0, updates, max(updates // SAMPLE, 1))
@@ -116,17 +117,20 @@ def train_vectors(run, model, objective: Objective, corpus: Corpus):
         total, weight = np.sum(jax.device_get([loss(params, sample(i), jax.random.key(i)) for i in spread]), axis=0)
         return {"loss": float(total / max(weight, 1))}
 
+    def recipe(config):
+        step, _, _, rate, _ = sparse_training(model, objective, corpus, config)
+        tx = optax.GradientTransformation(lambda params: objective.tables, None)
+        return Recipe(tx, step=step, learning_rate=rate)
+
     return fit(
         run,
         specs=objective.specs,
-        tx=optax.GradientTransformation(lambda params: objective.tables, None),
-        step=step,
-        batch=batch,
+        recipe=recipe,
+        batches=lambda seed: batch,
         steps=steps * config.epochs,
         evaluate=evaluate,
         evaluate_every=steps * max(config.epochs // 10, 1),
         tokens_per_step=model.rows * turns * length,
-        learning_rate=rate,
     )
 
 

@@ -7,15 +7,32 @@ import numpy as np
 
 from lmjax import param
 from lmjax.errors import UserError
+from lmjax.run import lanes
 from lmjax.train.checkpoint import Checkpoints
+from lmjax.train.lanes import lane
 
 
 def trained(folder, specs, which="best", flag="--workdir"):
     """The parameters of a run's checkpoint, the "best" or the "last", on the device. specs: their tree of Param.
 
-    UserError where there is none yet; flag: what named the folder.
+    Of a run with lanes those of the lane that validated best. UserError where there is none yet; flag: what named the
+    folder.
     """
-    return _restored(folder, param.shapes(specs), which, "params", flag)
+    facts = lanes.read(Path(folder))
+    if facts is None:
+        return _restored(folder, param.shapes(specs), which, "params", flag)
+    return lane(all_trained(folder, specs, len(facts["lanes"]), which, flag), facts.get("best", 0))
+
+
+def all_trained(folder, specs, count: int, which="best", flag="--workdir"):
+    """The same of all lanes of a run, [N, ...]; of one without lanes N is 1. UserError where it has other than N."""
+    facts = lanes.read(Path(folder))
+    there = len(facts["lanes"]) if facts else None
+    if (there or count) != count:
+        raise UserError(f"{flag}={folder} holds {there} trainings side by side, {count} are asked for: set --seeds")
+    if facts and facts.get("keeps_best") and which == "best":
+        return _restored(folder, param.shapes(param.stack(specs, count)), "last", "best", flag)
+    return _restored(folder, param.shapes(param.stack(specs, count)), which, "params", flag)
 
 
 def averaged(folder, specs, flag="--workdir"):

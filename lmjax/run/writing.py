@@ -17,7 +17,6 @@ from lmjax.evaluate.bleu_reward import bleu, tables
 from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import truth
 from lmjax.run.pictures import canvas
-from lmjax.train import lanes
 
 FEW = 0.01  # probability of being true that a generator's sequences get from a discriminator that wins outright
 DISTINCT = 0.9  # share of distinct sequences below which a generator counts as collapsing
@@ -61,14 +60,10 @@ class Plan(NamedTuple):
         return self.epochs + self.first + self.rounds
 
 
-def batch(plan: Plan, train, seeds, step: int) -> dict:
-    """What step `step` reads, for all lanes [., N, ...]: see run/sequences.py. A function of plan, seed and step."""
+def batch(plan: Plan, train, seed: int, step: int) -> dict:
+    """What step `step` reads: see run/sequences.py. A function of plan, seed and step."""
     kind = "epoch" if step < plan.epochs else "judge" if step < plan.epochs + plan.first else "game"
-    return lanes.stack([_batch(plan, train, np.random.default_rng([seed, step]), kind) for seed in seeds])
-
-
-def _batch(plan, train, rng, kind):
-    B, half = plan.batch, plan.batch // 2
+    rng, B, half = np.random.default_rng([seed, step]), plan.batch, plan.batch // 2
     if kind == "epoch":
         order = rng.permutation(len(train))[: len(train) // B * B].reshape(B, -1)
         return {"tokens": train[order], "numbers": np.arange(order.size, dtype=np.int32).reshape(order.shape)}
@@ -143,25 +138,25 @@ def untrained(specs, seeds):
     return jax.vmap(partial(param.init, specs))(keys)
 
 
-def notices(say, seeds):
+def notices(say, names):
     """A `decide` of run/training.fit that says, in a line each and when they begin, what goes wrong."""
 
     def decide(history, state):
         now, before = history[-1], history[-2] if len(history) > 1 else {}
-        for i, seed in enumerate(seeds):
+        for i, name in enumerate(names):
 
-            def begins(name, limit, i=i):
-                name = f"{name}_{i}"
-                return now.get(name, 1.0) < limit <= before.get(name, 1.0)
+            def begins(figure, limit, i=i):
+                figure = f"{figure}_{i}"
+                return now.get(figure, 1.0) < limit <= before.get(figure, 1.0)
 
             if begins("judged", FEW):
-                say(f"notice: seed {seed}: the discriminator wins outright, what the generator writes is true with "
+                say(f"notice: {name}: the discriminator wins outright, what the generator writes is true with "
                     f"probability {now[f'judged_{i}']:.4f}: the rewards teach little")  # fmt: skip
             if begins("distinct", DISTINCT):
-                say(f"notice: seed {seed}: the generator is collapsing, {now[f'distinct_{i}']:.1%} of its sequences "
+                say(f"notice: {name}: the generator is collapsing, {now[f'distinct_{i}']:.1%} of its sequences "
                     "are distinct")  # fmt: skip
             if int(state.bad[i, 0]):
-                say(f"notice: seed {seed}: {int(state.bad[i, 0])} updates in a row were not finite and were skipped, "
+                say(f"notice: {name}: {int(state.bad[i, 0])} updates in a row were not finite and were skipped, "
                     f"{int(state.bad[i, 1])} in all")  # fmt: skip
         return state
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_map_with_path
 
+from lmjax.nn.dropout import absent
+
 NOT_DECAYED = ("b", "bias", "scale", "offset")
 
 
@@ -23,9 +25,9 @@ def adamw(learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
 def sgd(learning_rate, *, weight_decay=0.0, shrink=0.0):
     """Plain gradient descent. weight_decay: adds that multiple of the weights to the gradient. shrink: takes that share
     of the weights off at each step, whatever the learning rate (Gal & Ghahramani's code)."""
-    steps = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    steps = [optax.add_decayed_weights(weight_decay)] if not absent(weight_decay) else []
     steps += [optax.sgd(learning_rate)]
-    steps += [optax.add_decayed_weights(-shrink)] if shrink else []
+    steps += [optax.add_decayed_weights(-shrink)] if not absent(shrink) else []
     return optax.chain(*steps)
 
 

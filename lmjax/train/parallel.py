@@ -24,11 +24,13 @@ from lmjax.train.state import State
 
 
 class Axis(NamedTuple):
-    """What a step may ask of the devices it is spread over: sums, concatenation along axis 0, a key of its own."""
+    """What a step may ask of the devices it is spread over: sums, concatenation along axis 0, a key of its own. lanes:
+    concatenation of what the lanes on each device have, where those are spread in place of the batch."""
 
     psum: Callable
     all_gather: Callable
     fold: Callable
+    lanes: Callable = lambda x: x
 
 
 ONE = Axis(lambda x: x, lambda x: x, lambda key: key)
@@ -72,7 +74,7 @@ def data_parallel(devices=None) -> Strategy:
         lambda x: jax.tree.map(lambda a: jax.lax.all_gather(a, "data", tiled=True), x),
         lambda key: jax.random.fold_in(key, jax.lax.axis_index("data")),
     )
-    state_axes = State(step=None, params=None, opt=None, carry=0, average=None, bad=None)
+    state_axes = State(step=None, params=None, opt=None, carry=0, average=None, bad=None, best=None)
 
     def batch(tree):
         rows = {x.shape[0] for x in jax.tree.leaves(tree)}
@@ -104,6 +106,44 @@ def data_parallel(devices=None) -> Strategy:
         )
 
     return Strategy("pmap", devices, place, plan, batch, compile, host, lambda tree: spread(tree, split))
+
+
+def lane_parallel(shared: bool, devices=None) -> Strategy:
+    """Every device holds some of the lanes, each whole with its batch; nothing is exchanged but their metrics.
+
+    shared: one batch [B, ...] serves all lanes; else each has its own, [B, N, ...].
+    """
+    devices = tuple(devices or jax.devices())
+    grid = Mesh(np.array(devices), ("lanes",))
+    first, second, everywhere = P("lanes"), P(None, "lanes"), P()
+    specs = State(step=everywhere, params=first, opt=first, carry=second, average=first, bad=first, best=first)
+    axis = ONE._replace(lanes=lambda x: jax.tree.map(lambda a: jax.lax.all_gather(a, "lanes", tiled=True), x))
+
+    def shardings(state):
+        parts = {name: jax.tree.map(lambda _: NamedSharding(grid, getattr(specs, name)), getattr(state, name))  # noqa: B023
+                 for name in ("step", "params", "opt", "carry", "average", "bad", "best")}  # fmt: skip
+        return State(**parts)
+
+    def place(state):
+        return jax.device_put(state, shardings(state), may_alias=False)
+
+    def plan(state):
+        return jax.tree.map(planned, state, shardings(state))
+
+    def batch(tree):
+        return jax.device_put(tree, NamedSharding(grid, everywhere if shared else second))
+
+    def compile(step):
+        spread_out = jax.shard_map(
+            lambda state, batch, draws: step(state, batch, draws, axis), mesh=grid,
+            in_specs=(specs, everywhere if shared else second, first), out_specs=(specs, everywhere), check_vma=False,
+        )  # fmt: skip
+        return jax.jit(spread_out, donate_argnums=0)
+
+    def rows(tree):
+        return spread(tree, NamedSharding(grid, first))
+
+    return Strategy("lanes", devices, place, plan, batch, compile, jax.device_get, rows)
 
 
 RULES = {"batch": "data", "embed": "data", "vocab": "model", "heads": "model", "mlp": "model", "cells": "model"}

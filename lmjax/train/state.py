@@ -12,7 +12,7 @@ class State:
     """step: int32, steps taken. params: the model. opt: the optimizer's state. carry: values of each example that go on
     to the next batch (an LSTM's hidden state), every leaf with leading axis B, () where there are none. average: an
     averaged copy of the weights, () where there is none (see optim.py). bad: int32[2], steps skipped for a non-finite
-    loss or gradient: in a row until now, and in all."""
+    loss or gradient: in a row until now, and in all. best: of lanes that keep them, the weights that validated best."""
 
     step: jax.Array
     params: Any
@@ -20,6 +20,7 @@ class State:
     carry: Any = ()
     average: Any = ()
     bad: jax.Array | None = None
+    best: Any = ()
 
 
 def count_bad(bad, finite):

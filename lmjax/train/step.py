@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from lmjax.errors import UserError
-from lmjax.train.state import State, count_bad
+from lmjax.nn.dropout import absent
+from lmjax.train.state import count_bad
 
 
 def gradient_sums(loss, params, batch, key, carry, accumulate: int = 1):
@@ -73,7 +74,7 @@ def descend(loss, tx, params, opt, batch, key, carry, axis, *, accumulate: int =
     with jax.named_scope("update"):
         # The norm of the sums, so that division and clipping are one factor and one pass over the gradient.
         norm = optax.tree.norm(gradient) * mean
-        factor = mean * jnp.minimum(1.0, clip / norm) if clip else mean
+        factor = mean if absent(clip) else mean * jnp.where(clip > 0, jnp.minimum(1.0, clip / norm), 1.0)
         gradient = jax.tree.map(lambda g: g * factor, gradient)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
         updates, new_opt = tx.update(gradient, opt, params)
@@ -119,6 +120,31 @@ def make_step(
         report = new.metrics | {"bad": bad[0]}
         if learning_rate is not None:
             report["learning_rate"] = learning_rate(state.step)
-        return State(state.step + 1, new.params, new.opt, new.carry, average, bad), report
+        new = state.replace(
+            step=state.step + 1, params=new.params, opt=new.opt, carry=new.carry, average=average, bad=bad
+        )
+        return new, report
 
     return step
+
+
+class Recipe(NamedTuple):
+    """How the weights change, as an experiment makes it of its settings: see `make_step`, whose arguments these are.
+
+    step: one of one's own in their place; tx.init then gives what stands in state.opt.
+    """
+
+    tx: Any
+    loss: Any = None
+    step: Any = None
+    accumulate: int = 1
+    clip: float = 0.0
+    averaging: Any = None
+    learning_rate: Any = None
+    update_scale: Any = None
+
+    def make_step(self):
+        return self.step or make_step(
+            self.loss, self.tx, accumulate=self.accumulate, clip=self.clip, averaging=self.averaging,
+            learning_rate=self.learning_rate, update_scale=self.update_scale,
+        )  # fmt: skip

@@ -51,12 +51,12 @@ RUNS = {
         "--model.heads=2", "--model.dropout=0.1", "--pictures=2",
     ],
     "two players in lanes": [
-        "gan_mixtures.py", "--data=ring", "--steps=48", "--frames=4", "--lanes=2", "--batch=8", "--samples=20",
+        "gan_mixtures.py", "--data=ring", "--steps=48", "--frames=4", "--seeds=2", "--batch=8", "--samples=20",
         "--game.critic_steps=2", "--game.unroll=1", "--game.ema=0.9", "--model.batch_norm=true", "--model.hidden=8",
         "--model.critic_hidden=8",
     ],
     "SeqGAN's game": [
-        "seqgan.py", "--lanes=2", "--batch=8", "--sequences=16", "--held_out=8", "--written=8",
+        "seqgan.py", "--seeds=2", "--batch=8", "--sequences=16", "--held_out=8", "--written=8",
         "--epochs=4", "--judge_first=4", "--rounds=24", "--rollouts=2", "--model.vocab=12", "--model.length=4",
         "--model.embed=4", "--model.cells=4", "--judge.embed=4", "--judge.windows=3", "--judge.maps=4",
     ],

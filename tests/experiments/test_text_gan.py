@@ -10,13 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from lmjax import param
 from lmjax.config import Generator
 from lmjax.data import captions
 from lmjax.errors import UserError
 from lmjax.models.seqgan import generator_params, nll
 from lmjax.run import flags, generating
-from lmjax.run.weights import trained
+from lmjax.run.weights import all_trained
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
@@ -50,7 +49,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learnt(data):
-    return run(f"--data={data / 'lines.txt'}", f"--workdir={data / 'mle'}", "--runs=2", "--epochs=20",
+    return run(f"--data={data / 'lines.txt'}", f"--workdir={data / 'mle'}", "--seeds=2", "--epochs=20",
                "--temperatures=0.2,1")
 
 
@@ -105,7 +104,7 @@ def test_temperature_0_is_the_likeliest_word(data, learnt):
     words = captions.vocabulary(text.train)
     V, T = len(words), 8
     model = Generator(vocab=V, length=T, embed=16, cells=16)
-    params = jax.tree.map(lambda x: x[0], trained(data / "mle", param.stack(generator_params(model), 2)))
+    params = jax.tree.map(lambda x: x[0], all_trained(data / "mle", generator_params(model), 2))
     said = generating.writer(model, words)(params, jax.random.key(0), 3, 1e-3)
     assert said[0] == said[1] == said[2]
     at = np.array([words.index(word) for word in said[0]] + [captions.END] * (T - len(said[0])))
@@ -124,7 +123,7 @@ def test_a_game_goes_on_from_it(data, learnt, monkeypatch):
     monkeypatch.setattr(text_gan, "judged", lambda run, outcome, *given: played.append((outcome, *given[4:6])))
     config = flags.parse(text_gan.Config, text_gan.PRESETS, argv=[
         "", *SMALL, f"--data={data / 'lines.txt'}", f"--workdir={data / 'gan'}", f"--start={data / 'mle'}",
-        f"--beside={data / 'mle'}", "--runs=2", "--rounds=3", "--evaluate_every=1", "--game.length=8",
+        f"--beside={data / 'mle'}", "--seeds=2", "--rounds=3", "--evaluate_every=1", "--game.length=8",
         "--game.epochs=0", "--game.first=0", "--game.each=1", "--game.rollouts=2", "--game.sequences=32",
         "--select=last"])  # fmt: skip
     text_gan.main(config)
@@ -132,7 +131,7 @@ def test_a_game_goes_on_from_it(data, learnt, monkeypatch):
     assert beside[0].name == "likelihood (mle)"
     assert len(generators) == 2
     specs = generator_params(Generator(vocab=len(generators[0]["softmax"]["b"]), embed=16, cells=16))
-    begun = trained(data / "mle", param.stack(specs, 2), "last")
+    begun = all_trained(data / "mle", specs, 2, "last")
     for n, generator in enumerate(generators):
         change = jax.tree.map(lambda new, old, n=n: abs(new - old[n]).max(), generator, begun)
         assert 0 < max(jax.tree.leaves(change)) < 0.05
@@ -147,7 +146,7 @@ def test_refusals(data, learnt, tmp_path):
     lines = f"--data={data / 'lines.txt'}"
     refused = {
         "--rounds and --start go together": ["--rounds=2"],
-        "is a run of text_gan with runs=2: expected": ["--rounds=2", f"--start={data / 'mle'}"],
+        "is a run of text_gan with seeds=2: expected": ["--rounds=2", f"--start={data / 'mle'}"],
         "holds no finished run": [f"--beside={tmp_path}"],
         "expected numbers of at least 0.05": ["--temperatures=0,1"],
     }

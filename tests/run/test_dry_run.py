@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lmjax.param import Param, zeros
-from lmjax.run.options import Run
+from lmjax.run.options import Training
 from lmjax.run.training import fit, session
 from lmjax.train import optim
+from lmjax.train.step import Recipe
 
 SPECS = {"w": Param((1_000_000, 1_000_000), ("embed", "mlp"), zeros)}
 
@@ -21,10 +22,11 @@ def loss(params, batch, key, carry):
 @pytest.mark.parametrize("strategy", ["local", "pmap", "mesh"])
 def test_a_plan_needs_no_memory(strategy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    config = replace(Run(workdir="run", dry_run=True), strategy=strategy)
+    config = replace(Training(workdir="run", dry_run=True), strategy=strategy)
     with session("twin", config) as run, pytest.raises(SystemExit) as left:
-        fit(run, specs=SPECS, loss=loss, tx=optim.sgd(0.1), steps=10, evaluate_every=5, tokens_per_step=8,
-            batch=lambda step: {"x": np.ones((8, 1_000_000), np.float32)}, evaluate=lambda params: {})  # fmt: skip
+        fit(run, specs=SPECS, recipe=lambda config: Recipe(optim.sgd(0.1), loss), steps=10, evaluate_every=5,
+            tokens_per_step=8, batches=lambda seed: lambda step: {"x": np.ones((8, 1_000_000), np.float32)},
+            evaluate=lambda params: {})  # fmt: skip
     assert left.value.code == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("1,000,000,000,000 parameters")

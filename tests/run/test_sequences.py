@@ -13,7 +13,7 @@ from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import discriminator_loss, discriminator_params, truth
 from lmjax.run import sequences, writing
 from lmjax.train import parallel
-from lmjax.train.lanes import Lanes, lane, over_lanes, start_lanes
+from lmjax.train.lanes import Lane, draws, lane, over_lanes, stack, start_lanes
 from lmjax.train.state import new_state
 
 MODEL = Generator(vocab=9, length=4, embed=4, cells=4, init=0.5)
@@ -47,10 +47,12 @@ def keys(seed):
 def played(strategy, seeds, parts=("rows", "true", "made"), steps=2, game=GAME, specs=SPECS, plan=PLAN):
     """The lanes' params after each of a few rounds of the game, or of parts of one, and each round's metrics. A round
     is taken twice: from the state before it, and from what a checkpoint would hold of that."""
-    lanes = Lanes(seeds)
-    start, key = start_lanes(lambda seed: new_state(param.init(specs, keys(seed)[1]), TX), keys, lanes)
-    state, step = strategy.place(jax.jit(start)()), strategy.compile(over_lanes(sequences.make_step(game), lanes))
-    batch = writing.batch(plan, TRAIN, seeds, plan.epochs + plan.first)
+    lanes = [Lane(seed) for seed in seeds]
+    start = start_lanes(lambda seed, _: new_state(param.init(specs, keys(seed)[1]), TX), lanes)
+    key = draws(lanes, lambda seed: keys(seed)[0])
+    step = strategy.compile(over_lanes(lambda hyper: sequences.make_step(game)))
+    state = strategy.place(jax.jit(start)())
+    batch = stack([writing.batch(plan, TRAIN, seed, plan.epochs + plan.first) for seed in seeds])
     params, metrics = [], []
     for _ in range(steps):
         part = {name: batch[name] for name in parts}
@@ -123,7 +125,7 @@ def test_relgans_round_is_the_same_for_each_lane_and_over_devices():
 
 def test_relgans_discriminator_learns_to_tell_and_then_its_generator_to_fool_it():
     plan, train = RELGAN_PLAN._replace(updates=60), np.sort(TRAIN, axis=1)  # what a start does not write
-    batch = jax.tree.map(lambda x: jnp.asarray(x[:, 0]), writing.batch(plan, train, (0,), 1))
+    batch = jax.tree.map(jnp.asarray, writing.batch(plan, train, 0, 1))
     state = new_state(param.init(RELGAN_SPECS, jax.random.key(0)), TX)
     fooled = jax.jit(writing.fooled_by(VIEWS, train))
     write = jax.jit(lambda params: relgan.sample(params["generator"], MEMORY, jax.random.key(3), 48))
@@ -142,16 +144,16 @@ def test_relgans_discriminator_learns_to_tell_and_then_its_generator_to_fool_it(
 
 
 def test_what_a_step_does_is_told_by_its_place_in_the_plan():
-    kinds = [set(writing.batch(PLAN, TRAIN, (0, 5), i)) for i in range(PLAN.steps)]
+    kinds = [set(writing.batch(PLAN, TRAIN, 0, i)) for i in range(PLAN.steps)]
     assert kinds == [{"tokens", "numbers"}, {"true", "made"}, {"rows", "true", "made"}]
-    epoch, _, game = (writing.batch(PLAN, TRAIN, (0, 5), i) for i in range(PLAN.steps))
-    assert epoch["tokens"].shape == (16, 2, 3, 4)
-    assert game["true"].shape == (8, 2, 2, 4, 4)
-    assert game["made"].shape == (8, 2, 2, 4)
-    relgans = writing.batch(RELGAN_PLAN, TRAIN, (0, 5), 1)
-    assert {name: x.shape for name, x in relgans.items()} == {"rows": (16, 2), "real": (16, 2, 3, 3, 4)}
-    assert not np.array_equal(epoch["tokens"][:, 0], epoch["tokens"][:, 1])
-    rows = [tuple(row) for row in epoch["tokens"][:, 0].reshape(-1, 4)]
+    epoch, _, game = (writing.batch(PLAN, TRAIN, 0, i) for i in range(PLAN.steps))
+    assert epoch["tokens"].shape == (16, 3, 4)
+    assert game["true"].shape == (8, 2, 4, 4)
+    assert game["made"].shape == (8, 2, 4)
+    relgans = writing.batch(RELGAN_PLAN, TRAIN, 0, 1)
+    assert {name: x.shape for name, x in relgans.items()} == {"rows": (16,), "real": (16, 3, 3, 4)}
+    assert not np.array_equal(epoch["tokens"], writing.batch(PLAN, TRAIN, 5, 0)["tokens"])
+    rows = [tuple(row) for row in epoch["tokens"].reshape(-1, 4)]
     assert sorted(rows) == sorted(map(tuple, TRAIN))  # each sequence once
 
 
@@ -194,7 +196,7 @@ def test_a_discriminator_learns_to_tell_and_blocks_of_rows_change_nothing():
 
 def test_failures_are_said_in_a_line_when_they_begin():
     said, state = [], new_state({}, TX._replace(parts={})).replace(bad=np.array([[0, 0], [3, 7]]))
-    decide = writing.notices(said.append, (4, 9))
+    decide = writing.notices(said.append, ("seed 4", "seed 9"))
     fine = {"judged_0": 0.4, "judged_1": 0.5, "distinct_0": 1.0, "distinct_1": 0.95}
     decide([fine | {"judged_0": 0.001}], state)
     assert len(said) == 2

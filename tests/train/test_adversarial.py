@@ -14,7 +14,7 @@ from lmjax.data import mixtures
 from lmjax.models import gan
 from lmjax.nn.norm import spectral_start
 from lmjax.train import adversarial, optim, parallel
-from lmjax.train.lanes import Lanes, lane, over_lanes, stack, start_lanes
+from lmjax.train.lanes import Lane, draws, lane, over_lanes, stack, start_lanes
 from lmjax.train.state import new_state
 
 B = 16
@@ -98,17 +98,19 @@ def test_each_lane_is_the_run_alone():
     def keys(seed):
         return jax.random.split(jax.random.key(seed))
 
-    def begin(seed):
+    def begin(seed, hyper):
         return new_state(param.init(pair.specs, keys(seed)[1]), both, (), averaging)
 
     batches = [mixtures.batches(mixtures.ring(), B, 2, 1, seed) for seed in seeds]
-    start, key = start_lanes(begin, keys, Lanes(seeds))
-    state, together = jax.jit(start)(), jax.jit(lambda s, b, k: over_lanes(step, Lanes(seeds))(s, b, k, parallel.ONE))
+    several = [Lane(seed) for seed in seeds]
+    drawn = draws(several, lambda seed: keys(seed)[0])
+    state = jax.jit(start_lanes(begin, several))()
+    together = jax.jit(lambda s, b, k: over_lanes(lambda hyper: step)(s, b, k, parallel.ONE))
     for i in range(3):
-        state, _ = together(state, stack([batch(i) for batch in batches]), key)
+        state, _ = together(state, stack([batch(i) for batch in batches]), drawn)
     by_itself = jax.jit(lambda s, b, k: step(s, b, k, parallel.ONE))
     for n, seed in enumerate(seeds):
-        one = jax.jit(begin)(seed)
+        one = jax.jit(begin)(seed, {})
         for i in range(3):
             one, _ = by_itself(one, batches[n](i), keys(seed)[0])
         for part in ("params", "opt", "average", "bad"):

@@ -13,7 +13,7 @@ from lmjax import config, param
 from lmjax.data import tag_rows
 from lmjax.data.tagged import Sentence
 from lmjax.models import bert, bilstm, cnn, crf, gpt, lstm_lm, reader, rnnsearch, seq2seq, tagger, vit
-from lmjax.train import optim, parallel
+from lmjax.train import lanes, optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
 
@@ -237,6 +237,28 @@ def test_strategies_agree_with_one_device(name, strategy, alone):
 )  # fmt: skip
 def test_accumulation_agrees_with_the_whole_batch(name, strategy, alone):
     assert_same(run(FAMILIES[name](), STRATEGIES.get(strategy), accumulate=2), alone(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt", "lstm", "vit", "bert", "seq2seq", "rnnsearch", "tagger", "reader", "cnn", "bilstm"]
+)
+def test_a_lane_among_others_agrees_with_the_training_alone(name, alone):
+    family, averaging = FAMILIES[name](), optim.ema(0.9)
+
+    def begin(seed, hyper):
+        return new_state(param.init(family.specs, jax.random.key(seed)), optim.sgd(0.5), family.carry, averaging)
+
+    def make(hyper):
+        return make_step(family.loss, optim.sgd(hyper["lr"]), clip=1.0, averaging=averaging)
+
+    several = [lanes.Lane(7, {"lr": 0.1}), lanes.Lane(0, {"lr": 0.5})]
+    form = lanes.Together(parallel.local(), lanes.draws(several, lambda seed: jax.random.key(1)), [0, 1])
+    state = form.place(lanes.start_lanes(begin, several)())
+    step = parallel.local().compile(lanes.over_lanes(make))
+    for i in range(STEPS):
+        state, _ = form.launch(step, state, form.batch([family.batch(i + 9), family.batch(i)]))
+    ours = lanes.one_of(form.host(state), 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), ours, alone(name)[1])
 
 
 @pytest.mark.parametrize("name", ["gpt", "lstm", "bert", "seq2seq"])

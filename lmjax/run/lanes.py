@@ -1,0 +1,209 @@
+"""Trainings side by side, as --seeds and --lanes ask for them: which form they take, and what each of them gave."""
+
+import json
+import math
+import statistics
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lmjax.errors import UserError
+from lmjax.nn.dropout import absent
+from lmjax.run import grid
+from lmjax.run.workdir import write
+from lmjax.train import lanes, parallel
+
+FACTS = "lanes.json"
+LONG = 0.25  # seconds of a step alone, from which on a processor is busy with one lane
+TIMED = 3  # steps
+
+
+class Facts(NamedTuple):
+    """The lanes of a run. where: for each the place of its seed among the distinct `seeds`."""
+
+    lanes: tuple[lanes.Lane, ...]
+    seeds: tuple[int, ...]
+    where: tuple[int, ...]
+
+
+def asked(config, whole: bool = False) -> Facts | None:
+    """Of the config, None where it asks for one training alone and the experiment is not one that has always lanes."""
+    found = tuple(lanes.Lane(seed, numbers) for seed, numbers in grid.trainings(config))
+    if len(found) == 1 and not found[0].values and not whole:
+        return None
+    seeds = tuple(dict.fromkeys(one.seed for one in found))
+    return Facts(found, seeds, tuple(seeds.index(one.seed) for one in found))
+
+
+def names(facts: Facts) -> list[str]:
+    """What each lane is called: what it has not in common with all others."""
+    if not facts.lanes[0].values:
+        return [f"seed {one.seed}" for one in facts.lanes]
+    return [str(one if len(facts.seeds) > 1 else one._replace(seed=None)).removeprefix("seed None, ")
+            for one in facts.lanes]  # fmt: skip
+
+
+def check_values(facts: Facts, make, state, batch, key):
+    """UserError where a number of the lanes shapes the step, or does not reach it.
+
+    make(hyper): the step of one lane; state, batch, key: what it takes, or their shapes.
+    """
+    for name in facts.lanes[0].values:
+
+        def step(hyper, state, batch, key):
+            return make(hyper)(state, batch, key, parallel.ONE)
+
+        try:
+            program = jax.make_jaxpr(step)({name: np.float32(facts.lanes[0].values[name])}, state, batch, key).jaxpr
+        except Exception as error:  # of whatever Python does with a number that it cannot know yet
+            raise UserError(f"--lanes: {name} shapes the program ({type(error).__name__}), so that its values cannot "
+                            "share one: give them to launch/sweep.py") from None  # fmt: skip
+        if not any(program.invars[0] is var for eqn in program.eqns for var in eqn.invars):
+            raise UserError(f"--lanes: {name} does not reach the training's step, so that all lanes would be the same: "
+                            "give its values to launch/sweep.py")  # fmt: skip
+
+
+def strategy_of(config, axes, facts: Facts, alike: bool):
+    """Where the lanes run: spread over several devices where these divide them, else each on all devices."""
+    devices, together = jax.device_count(), alike or len(facts.seeds) == 1
+    if config.strategy == "auto" and devices > 1 and len(facts.lanes) % devices == 0 and together:
+        return parallel.lane_parallel(shared=len(facts.seeds) == 1)
+    return parallel.choose(config.strategy, axes, config.mesh)
+
+
+def known_form(folder, strategy, facts: Facts, alike: bool) -> type | None:
+    """The form of a run that began before, or that needs no measuring; None where it does."""
+    forms = {form.name: form for form in (lanes.Together, lanes.InTurn)}
+    kept = read(folder)
+    if strategy.name == "lanes":
+        return lanes.Together
+    if strategy.name.startswith("mesh") or (len(facts.seeds) > 1 and not alike):
+        return lanes.InTurn
+    if kept and kept.get("form") in forms:
+        return forms[kept["form"]]
+    if jax.default_backend() != "cpu":
+        return lanes.Together
+    return lanes.InTurn if len(facts.lanes) == 1 else None
+
+
+def fastest(calls: dict, state, rows, say) -> Any:
+    """The form whose step takes the shortest: calls {form: its compiled step}, tried on copies of a canonical state.
+
+    The lanes at once are not tried where a step of one alone is long: a processor has enough to do with it.
+    """
+    taken = {}
+    for form, call in calls.items():
+        now, batch, seconds = form.place(state), form.batch(rows), []
+        for i in range(1 + TIMED):  # the first compiles
+            began = time.perf_counter()
+            now, metrics = form.launch(call, now, batch)
+            jax.block_until_ready(metrics)
+            seconds.append(time.perf_counter() - began)
+            if i and seconds[-1] >= LONG * len(form.where) and form.name == lanes.InTurn.name:
+                say(f"{len(form.where)} lanes, in turn {seconds[-1]:.2f} s a step: one alone keeps the device busy")
+                return form
+        taken[form] = min(seconds[1:])
+    best = min(taken, key=taken.get)
+    tried = ", ".join(f"{form.name} {1000 * seconds:.0f} ms" for form, seconds in taken.items())
+    say(f"{len(best.where)} lanes, a step: {tried}; taken {best.name}")
+    return best
+
+
+def read(folder) -> dict | None:
+    """lanes.json of a workdir, None where its run has no lanes."""
+    path = folder / FACTS
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["lanes"], list) and 0 <= found.get("best", 0) < len(found["lanes"]):
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged: remove it and start the same command again")
+
+
+def given(number) -> bool:
+    """A rate is set, or is a lane's own, where 0 stands for none."""
+    return not absent(number)
+
+
+def keep(folder, facts: Facts, form: str, **more):
+    """Writes lanes.json."""
+    write(folder / FACTS, {"form": form, "lanes": [{"seed": one.seed, **one.values} for one in facts.lanes], **more})
+
+
+def mean_of(found: list[dict]) -> dict:
+    """Of the lanes' metrics their mean, over those that have a finite one, and each lane's own behind its number."""
+    line = {}
+    for name in found[0]:
+        values = [metrics[name] for metrics in found]
+        finite = [value for value in values if math.isfinite(value)]
+        line[name] = statistics.fmean(finite) if finite else math.nan
+    return line | {f"{name}_{i}": value for i, metrics in enumerate(found) for name, value in metrics.items()}
+
+
+def own(history: list, i: int, count: int) -> list:
+    """Lane i's history out of that of all: the mean's names with its own values."""
+    ends = tuple(f"_{n}" for n in range(count))
+    return [
+        {"step": line["step"]} | {name: line[f"{name}_{i}"] for name in line if f"{name}_{i}" in line
+                                  and not (name.endswith(ends) and name.rpartition("_")[0] in line)}
+        for line in history
+    ]  # fmt: skip
+
+
+def ranks(history: list, rank, count: int) -> list[list[float]]:
+    """rank(metrics) of each lane's validations, the lowest is best."""
+    return [[rank(line) for line in own(history, i, count)] for i in range(count)]
+
+
+def each(session, outcome, judge, tell=True) -> dict:
+    """What judge(session, outcome) says, {name: number}: of the run, or of each of its lanes, {name: [number, ...]}.
+
+    A lane's session has its own folder, lane-0, lane-1, ..., and its config as if it ran alone. Where a lane stopped
+    because of non-finite steps its numbers are none. tell: judge prints something, so say whose it is.
+    """
+    if not outcome.lanes:
+        return judge(session, outcome)
+    found, count = [], len(outcome.lanes.lanes)
+    for i, (one, name) in enumerate(zip(outcome.lanes.lanes, names(outcome.lanes))):
+        folder = session.workdir / f"lane-{i}"
+        folder.mkdir(exist_ok=True)
+        if tell:
+            session.say(f"\nlane {i + 1} of {count}: {name}")
+        alone = session._replace(workdir=folder, config=grid.alone(session.config, one.seed, one.values))
+        part = outcome._replace(
+            params=lanes.lane(outcome.params, i), history=own(outcome.history, i, count), lanes=None, stopped=()
+        )
+        metrics = judge(alone, part)
+        found.append(dict.fromkeys(metrics, math.nan) if i in outcome.stopped else metrics)
+    return {key: [metrics[key] for metrics in found] for key in found[0]}
+
+
+def table(facts: Facts, metrics: dict, best: int, stopped=()) -> str:
+    """Each lane's figures, and mean and sd over the seeds of each setting."""
+    shown = list(metrics)[:6]
+    width = [max(len(key), 9) + 2 for key in shown]
+    called = names(facts)
+    left = max(max(map(len, called)) + 8, 16)
+    lines = ["", " " * left + "".join(f"{key:>{w}}" for key, w in zip(shown, width))]
+
+    def row(name, values, note=""):
+        lines.append(f"{name:{left}}" + "".join(f"{value:>{w}.4f}" for value, w in zip(values, width)) + note)
+
+    for i, name in enumerate(called):
+        note = "  stopped: not finite" if i in stopped else "  best on validation" if i == best else ""
+        row(name, [metrics[key][i] for key in shown], note)
+    settings = {}
+    for i, one in enumerate(facts.lanes):
+        settings.setdefault(tuple(one.values.items()), []).append(i)
+    if len(facts.seeds) > 1:
+        for numbers, members in settings.items():
+            label = ", ".join(f"{name}={value:g}" for name, value in numbers) or f"{len(members)} seeds"
+            columns = [[metrics[key][i] for i in members] for key in shown]
+            row(f"mean {label}", map(statistics.fmean, columns))
+            row("sd", map(statistics.stdev, columns))
+    return "\n".join(lines)
