@@ -56,6 +56,7 @@ class Config(Training):
     )
     conditional: bool = setting(False, "the generator is asked for a class")
     seeds: int = setting(5, "trainings side by side in one program: of --seed, and those that follow it", low=1)
+    form: str = setting("at_once", "of lanes on a CPU", choices=("measured", "at_once", "in_turn"))
     batch: int = setting(64, "rows of a step; a row is a pack", low=1)
     steps: int = setting(1500, "updates of the generator", low=1)
     samples: int = setting(2000, "images a lane is judged by", low=100)

@@ -57,6 +57,7 @@ class Config(Training):
     model: PointGAN = setting(PointGAN(batch_norm=False), "both networks")
     game: Game = setting(Game(decay=True), "what they play for")
     seeds: int = setting(10, "trainings side by side in one program: of --seed, and those that follow it", low=1)
+    form: str = setting("at_once", "of lanes on a CPU", choices=("measured", "at_once", "in_turn"))
     batch: int = setting(100, "rows of a step; a row is a pack", low=1)
     steps: int = setting(3000, "updates of the generator", low=1)
     samples: int = setting(2500, "points a lane is judged by", low=10)

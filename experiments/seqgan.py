@@ -60,6 +60,7 @@ class Config(Training):
     sharpness: float = setting(2.0, "RelGAN: what the relaxed tokens' inverse temperature grows to", low=1.0)
     sharpen: int = setting(5000, "RelGAN: updates of the generator it takes to get there from 1", low=1)
     seeds: int = setting(2, "trainings side by side in one program: of --seed, and those that follow it", low=1)
+    form: str = setting("in_turn", "of lanes on a CPU", choices=("measured", "at_once", "in_turn"))
     sequences: int = setting(2000, "training sequences that the oracle writes", low=1)
     held_out: int = setting(1000, "sequences of its that validation reads", low=1)
     written: int = setting(2000, "sequences of the generator's that the oracle judges", low=1)

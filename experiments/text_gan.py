@@ -69,6 +69,7 @@ class Config(Training):
     data: str = setting("pydoc", "coco, coco-texygen, emnlp-news, tang, quan-tang, pydoc, or a file, a sentence a line")
     longest: int = setting(0, "tokens of a training line, longer ones are left out; 0: any", low=0)
     model: Generator = setting(Generator(), "the generator; its length is that of the longest training line")
+    form: str = setting("in_turn", "of lanes on a CPU", choices=("measured", "at_once", "in_turn"))
     batch: int = setting(64, "sentences a step", low=1)
     shapes: int = setting(4, "lengths that batches are padded to: fewer compile faster, more run faster", low=1)
     epochs: int = setting(20, "passes over the training lines", low=1)

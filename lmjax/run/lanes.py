@@ -45,21 +45,29 @@ def names(facts: Facts) -> list[str]:
             for one in facts.lanes]  # fmt: skip
 
 
+def traced(facts: Facts, function, *given) -> dict:
+    """{name: the program} of function({name: number}, *given) for each number of the lanes; UserError where it shapes
+    the program."""
+    found = {}
+    for name, value in facts.lanes[0].values.items():
+        try:
+            found[name] = jax.make_jaxpr(function)({name: np.float32(value)}, *given).jaxpr
+        except Exception as error:  # of whatever Python does with a number that it cannot know yet
+            raise UserError(f"--lanes: {name} shapes the program ({type(error).__name__}), so that its values cannot "
+                            "share one: give them to launch/sweep.py") from None  # fmt: skip
+    return found
+
+
 def check_values(facts: Facts, make, state, batch, key):
     """UserError where a number of the lanes shapes the step, or does not reach it.
 
     make(hyper): the step of one lane; state, batch, key: what it takes, or their shapes.
     """
-    for name in facts.lanes[0].values:
 
-        def step(hyper, state, batch, key):
-            return make(hyper)(state, batch, key, parallel.ONE)
+    def step(hyper, state, batch, key):
+        return make(hyper)(state, batch, key, parallel.ONE)
 
-        try:
-            program = jax.make_jaxpr(step)({name: np.float32(facts.lanes[0].values[name])}, state, batch, key).jaxpr
-        except Exception as error:  # of whatever Python does with a number that it cannot know yet
-            raise UserError(f"--lanes: {name} shapes the program ({type(error).__name__}), so that its values cannot "
-                            "share one: give them to launch/sweep.py") from None  # fmt: skip
+    for name, program in traced(facts, step, state, batch, key).items():
         if not any(program.invars[0] is var for eqn in program.eqns for var in eqn.invars):
             raise UserError(f"--lanes: {name} does not reach the training's step, so that all lanes would be the same: "
                             "give its values to launch/sweep.py")  # fmt: skip
@@ -73,18 +81,20 @@ def strategy_of(config, axes, facts: Facts, alike: bool):
     return parallel.choose(config.strategy, axes, config.mesh)
 
 
-def known_form(folder, strategy, facts: Facts, alike: bool) -> type | None:
-    """The form of a run that began before, or that needs no measuring; None where it does."""
+def known_form(asked: str, folder, strategy, facts: Facts, alike: bool) -> type | None:
+    """The form of a run that began before, or that needs no measuring; None where it does. asked: by --form."""
     forms = {form.name: form for form in (lanes.Together, lanes.InTurn)}
-    kept = read(folder)
+    kept, named = read(folder), asked.replace("_", " ")
     if strategy.name == "lanes":
         return lanes.Together
     if strategy.name.startswith("mesh") or (len(facts.seeds) > 1 and not alike):
         return lanes.InTurn
-    if kept and kept.get("form") in forms:
-        return forms[kept["form"]]
     if jax.default_backend() != "cpu":
         return lanes.Together
+    if named in forms:
+        return forms[named]
+    if kept and kept.get("form") in forms:
+        return forms[kept["form"]]
     return lanes.InTurn if len(facts.lanes) == 1 else None
 
 
@@ -160,6 +170,12 @@ def ranks(history: list, rank, count: int) -> list[list[float]]:
     return [[rank(line) for line in own(history, i, count)] for i in range(count)]
 
 
+def winner(history: list, rank, count: int, stopped, best: bool) -> int:
+    """The lane that validated best, by its best validation or its last one; one that stopped only where all did."""
+    found = [min(r) if best else r[-1] for r in ranks(history, rank, count)]
+    return min(range(count), key=lambda i: (i in stopped, not math.isfinite(found[i]), found[i]))
+
+
 def each(session, outcome, judge, tell=True) -> dict:
     """What judge(session, outcome) says, {name: number}: of the run, or of each of its lanes, {name: [number, ...]}.
 
@@ -183,7 +199,14 @@ def each(session, outcome, judge, tell=True) -> dict:
     return {key: [metrics[key] for metrics in found] for key in found[0]}
 
 
-def table(facts: Facts, metrics: dict, best: int, stopped=()) -> str:
+def spread(values) -> tuple[float, float]:
+    """Mean and sample deviation of those that are finite; no numbers where they are too few."""
+    finite = [value for value in values if math.isfinite(value)]
+    mean = statistics.fmean(finite) if finite else math.nan
+    return mean, statistics.stdev(finite) if len(finite) > 1 else math.nan
+
+
+def table(facts: Facts, metrics: dict, best: int | None, stopped=()) -> str:
     """Each lane's figures, and mean and sd over the seeds of each setting."""
     shown = list(metrics)[:6]
     width = [max(len(key), 9) + 2 for key in shown]
@@ -203,7 +226,7 @@ def table(facts: Facts, metrics: dict, best: int, stopped=()) -> str:
     if len(facts.seeds) > 1:
         for numbers, members in settings.items():
             label = ", ".join(f"{name}={value:g}" for name, value in numbers) or f"{len(members)} seeds"
-            columns = [[metrics[key][i] for i in members] for key in shown]
-            row(f"mean {label}", map(statistics.fmean, columns))
-            row("sd", map(statistics.stdev, columns))
+            columns = [spread([metrics[key][i] for i in members]) for key in shown]
+            row(f"mean {label}", [mean for mean, _ in columns])
+            row("sd", [sd for _, sd in columns])
     return "\n".join(lines)

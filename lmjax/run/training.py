@@ -1,13 +1,10 @@
 """What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
 
 import itertools
-import math
-import statistics
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +14,15 @@ import numpy as np
 
 from lmjax import param
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, grid, preflight, record
+from lmjax.run import flags, learner, record
 from lmjax.run import lanes as side_by_side
 from lmjax.run.log import Log
 from lmjax.run.options import Run
 from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, workdir, write
-from lmjax.train import lanes as several
-from lmjax.train import loop, parallel
+from lmjax.train import loop
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
-from lmjax.train.state import new_state
 from lmjax.train.step import Recipe
 
 
@@ -55,7 +50,8 @@ class Outcome(NamedTuple):
     """What `fit` leaves: the weights to evaluate with, the validations [{"step", metric: value}], seconds, FLOPs.
 
     lanes: run/lanes.py's Facts where there were several trainings; params are [N, ...] then, and the history has each
-    lane's metrics behind its number. best: the lane that validated best. stopped: the lanes that failed.
+    lane's metrics behind its number. best: the lane that validated best, None where validation took all in one.
+    stopped: the lanes that failed.
     """
 
     params: Any
@@ -64,7 +60,7 @@ class Outcome(NamedTuple):
     flops: float
     parameters: int
     lanes: side_by_side.Facts | None = None
-    best: int = 0
+    best: int | None = None
     stopped: tuple[int, ...] = ()
 
 
@@ -120,30 +116,13 @@ def finish(
     if lanes and len(lanes.lanes) > 1:
         session.say(side_by_side.table(lanes, metrics, outcome.best, outcome.stopped) + "\n")
     for name, values in metrics.items():
-        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        mean, sd = side_by_side.spread(values)
+        spread = f" ± {sd:.4f}" if len(values) > 1 else ""
         beside = f"   published {figures[name].value:g} ({figures[name].source})" if name in figures else ""
-        print(f"{name:24} {statistics.fmean(values):10.4f}{spread}{beside}")
+        print(f"{name:24} {mean:10.4f}{spread}{beside}")
+    if outcome.stopped:
+        print(f"{len(outcome.stopped)} of {len(lanes.lanes)} lanes stopped: their steps were not finite")
     print(f"{result['verdict']}; the record is {session.workdir / 'result.json'}", flush=True)
-
-
-class Programs:
-    """A compiled step for batches of each shape, and the work that was done: sentence pairs come in a few shapes."""
-
-    def __init__(self, step):
-        self.step, self.known, self.work, self.calls = step, {}, 0.0, 0
-
-    def find(self, state, batch, draw):
-        """(the compiled step, its FLOPs)."""
-        shape = tuple(x.shape for x in jax.tree.leaves(batch))
-        if shape not in self.known:
-            work = preflight.flops(self.step, state, batch, draw)
-            self.known[shape] = self.step.lower(state, batch, draw).compile(), work
-        return self.known[shape]
-
-    def __call__(self, state, batch, draw):
-        compiled, work = self.find(state, batch, draw)
-        self.work, self.calls = self.work + work, self.calls + 1
-        return compiled(state, batch, draw)
 
 
 def fit(
@@ -174,101 +153,30 @@ def fit(
     weights: parts of the parameters by name, [N, ...] for lanes, that a new training begins with in place of its draw.
     """
     config, folder = session.config, session.workdir
-    facts = side_by_side.asked(config, whole)
-    count = len(facts.lanes) if facts else 1
-
-    def keys(seed):
-        return jax.random.split(jax.random.key(seed))  # of the steps, of the weights
-
-    def of(hyper):
-        return recipe(grid.with_values(config, hyper) if hyper else config)
-
-    def begin(seed, hyper):
-        mine = of(hyper)
-        state = new_state(param.init(specs, keys(seed)[1]), mine.tx, carry, mine.averaging)
-        return state.replace(best=state.params) if facts and best else state
-
-    rows = [batches(seed) for seed in (facts.seeds if facts else [config.seed])]
-    if facts:
-        start_anew = several.start_lanes(begin, facts.lanes)
-        strategy = side_by_side.strategy_of(config, param.axes(specs), facts, alike)
-    else:
-        start_anew, strategy = partial(begin, config.seed, {}), parallel.choose(
-            config.strategy, param.axes(specs), config.mesh
-        )
+    made = learner.prepare(config, specs, recipe, batches, carry, best=best, alike=alike, whole=whole)
     checkpoints = Checkpoints(folder / "checkpoints", keep=config.keep, best="min")
-    like = jax.eval_shape(start_anew)
+    like = jax.eval_shape(made.start)
     if config.dry_run:  # shapes alone, so that a model larger than this machine can be planned
         begun, start, state, meta = None, 0, like, {}
     else:
         begun = checkpoints.restore(like)
-        start, state, meta = begun or (0, jax.jit(start_anew)(), {})
+        start, state, meta = begun or (0, jax.jit(made.start)(), {})
         if weights and not begun:
             state = state.replace(params=state.params | weights)
     if start > steps:
         raise UserError(f"{folder} was trained for {start} steps, {steps} are asked for: choose another --workdir")
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
-
-    began, first = time.perf_counter(), [batch(start) for batch in rows]
-    if facts:
-        form, programs = lanes_form(session, strategy, facts, alike, of, keys, state, first)
-    else:
-        form, programs = several.Alone(strategy, keys(config.seed)[0]), Programs(strategy.compile(of({}).make_step()))
-    state = form.plan(state) if config.dry_run else form.place(state)
-    one = state[0] if isinstance(state, list) else state
-    placed = form.batch(first)
-    compiled, work = programs.find(
-        one, placed[0] if isinstance(placed, list) else placed,
-        form.draws[0] if isinstance(form.draws, list) else form.draws,
-    )  # fmt: skip
-    seconds, others = time.perf_counter() - began, len(state) - 1 if isinstance(state, list) else 0
-    session.say(preflight.preflight(compiled, param.count(specs), strategy.devices, strategy.name, seconds,
-                                    work, lanes=count, beside=others * preflight.size(one)))  # fmt: skip
+    form, programs, state, line = learner.compile(made, state, start, folder, session.say)
+    session.say(line)
     if config.dry_run:
         raise SystemExit(0)
-    programs.work, programs.calls, launches = 0.0, 0, 0
     began = time.perf_counter()
-
-    def launch(state, batch, _):
-        nonlocal launches
-        launches += 1
-        return form.launch(programs, state, batch)
-
-    averagings = [of(one.values).averaging for one in facts.lanes] if facts else [of({}).averaging]
-    with Log(folder, steps, tokens_per_step * (1 if whole else count), config.quiet) as log, checkpoints:
+    with Log(folder, steps, tokens_per_step * made.count, config.quiet) as log, checkpoints:
         log.resume(start)
         if begun:
             log.say(f"going on from step {start} of {steps}")
         trace = tracer(folder / "trace", start) if config.profile else lambda now: None
-
-        def to_evaluate(state, i=0):
-            return state.params if averagings[i] is None else averagings[i].weights(state.average)
-
-        def validate(now, state):
-            if whole or facts is None:
-                at = form.joined(state)
-                metrics = evaluate(to_evaluate(at))
-                log.metrics(now, metrics)
-                history.append({"step": now, **metrics})
-                new = decide(history, at)
-                return state if whole or new is at else form.put(state, {0: new})
-            found = []
-            for i in range(count):
-                found.append(evaluate(to_evaluate(form.one(state, i), i)))
-            metrics = side_by_side.mean_of(found)
-            log.metrics(now, metrics)
-            history.append({"step": now, **metrics})
-            changed = {}
-            for i in range(count):
-                at = form.one(state, i)
-                new = decide(side_by_side.own(history, i, count), at)
-                changed |= {} if new is at else {i: new}
-            state = form.put(state, changed) if changed else state
-            if best:
-                ranks = side_by_side.ranks(history, rank, count)
-                improved = np.array([math.isfinite(r[-1]) and r[-1] < min(r[:-1], default=math.inf) for r in ranks])
-                state = form.better(state, improved) if improved.any() else state
-            return state
+        validate = learner.validation(made, form, log.metrics, history, evaluate, decide, rank)
 
         def save(now, state, unfinished, wait):
             log.sync()
@@ -285,9 +193,9 @@ def fit(
 
         hooks = loop.Hooks(log.train, validate, save, progress, session.interrupt)
         state = loop.train(
-            launch,
+            programs.launch(form),
             state,
-            lambda i: form.batch([batch(i) for batch in rows]),
+            lambda i: form.batch([batch(i) for batch in made.batches]),
             None,
             hooks,
             start=start,
@@ -301,56 +209,15 @@ def fit(
         checkpoints.wait()
         log.curves()
     seconds = before + (time.perf_counter() - began if start < steps else 0.0)
-    work = programs.work / launches if launches else work * count
-    outcome = Outcome(None, history, seconds, work * steps, param.count(specs))
-    if facts is None:
-        return outcome._replace(params=best_params(session, specs) if best else to_evaluate(form.one(state, 0)))
-    final = form.joined(state)
-    params = final.best if best else jax.tree.map(
-        lambda *x: jnp.stack(x), *(to_evaluate(several.one_of(final, i), i) for i in range(count))
-    )  # fmt: skip
-    stopped = tuple(np.flatnonzero(np.asarray(final.bad)[:, 0] >= config.patience).tolist())
-    winner = 0
-    if not whole:
-        ranks = [min(r) if best else r[-1] for r in side_by_side.ranks(history, rank, count)]
-        winner = min(range(count), key=lambda i: (i in stopped, not math.isfinite(ranks[i]), ranks[i]))
-    side_by_side.keep(folder, facts, form.name, best=winner, keeps_best=best)
-    return outcome._replace(params=params, lanes=facts, best=winner, stopped=stopped)
-
-
-def lanes_form(session: Session, strategy, facts, alike: bool, of, keys, state, first):
-    """(how the lanes are held and stepped, its compiled steps): see run/lanes.py.
-
-    of(hyper): the Recipe of a lane; state: the canonical one, or its shapes; first: a batch of each distinct seed.
-    """
-    config = session.config
-
-    def make(hyper):
-        return of(hyper).make_step()
-
-    draws = several.draws(facts.lanes, lambda seed: keys(seed)[0])
-    single = jax.eval_shape(lambda s: several.one_of(s, 0), state)
-    side_by_side.check_values(facts, make, single, first[0], keys(0)[0])
-
-    def built(form):
-        if form is several.InTurn:
-            step = several.of_lane(make, config.patience)
-            return form(strategy, draws, facts.where), Programs(strategy.compile(step))
-        step = several.over_lanes(make, config.patience, shared=len(facts.seeds) == 1)
-        return form(strategy, draws, facts.where), Programs(strategy.compile(step))
-
-    known = side_by_side.known_form(session.workdir, strategy, facts, alike)
-    if known is None and config.dry_run:
-        known = several.Together
-    if known is None:
-        calls = dict(map(built, (several.InTurn, several.Together)))
-        form = side_by_side.fastest(calls, state, first, session.say)
-        form, programs = form, calls[form]
-    else:
-        form, programs = built(known)
-    if not config.dry_run:
-        side_by_side.keep(session.workdir, facts, form.name)
-    return form, programs
+    outcome = Outcome(None, history, seconds, programs.a_step() * steps, param.count(specs))
+    if made.facts is None:
+        last = made.weights(form.one(state, 0))
+        return outcome._replace(params=best_params(session, specs) if best else last)
+    stopped = tuple(np.flatnonzero(np.asarray(form.joined(state).bad)[:, 0] >= config.patience).tolist())
+    winner = None if whole else side_by_side.winner(history, rank, made.count, stopped, best)
+    side_by_side.keep(folder, made.facts, form.name, best=winner or 0, keeps_best=best)
+    params = made.all_weights(form.joined(state))
+    return outcome._replace(params=params, lanes=made.facts, best=winner, stopped=stopped)
 
 
 def best_params(session: Session, specs):

@@ -144,6 +144,10 @@ class Alone:
         """One step of all lanes: (state, metrics). call(state, batch, draw): a compiled step."""
         return call(state, batch, self.draws)
 
+    def sample(self, state, batch):
+        """What `launch` calls the first time: (state, batch, draw)."""
+        return state, batch, self.draws
+
     def joined(self, state):
         """The canonical state on the devices, without the carry."""
         return state
@@ -172,6 +176,9 @@ class Together:
 
     def launch(self, call, state, batch):
         return call(state, batch, self.draws)
+
+    def sample(self, state, batch):
+        return state, batch, self.draws
 
     def joined(self, state):
         return state.replace(carry=())  # which has another form where devices share it
@@ -223,6 +230,9 @@ class InTurn:
         each = zip(states, self.where, self.draws)
         new, metrics = zip(*(call(state, batches[at], draw) for state, at, draw in each))
         return list(new), self.summary(list(metrics))
+
+    def sample(self, states, batches):
+        return states[0], batches[self.where[0]], self.draws[0]
 
     def joined(self, states):
         return join([one.replace(carry=()) for one in states])

@@ -64,9 +64,9 @@ RUNS = {
         "bert_pretrain.py", "--data=pages.txt", "--steps=48", "--batch=4", "--model.context=16", "--model.layers=1",
         "--model.dim=16", "--model.heads=2", "--model.dropout=0.1", "--vocab=100", "--validation=32",
     ],
-    "texts to classify": [
+    "texts to classify, in lanes": [
         "classify.py", "--data=labelled.txt", "--network=lstm", "--epochs=6", "--batch=10", "--lstm.embed=8",
-        "--lstm.dim=8",
+        "--lstm.dim=8", "--seeds=2", "--lanes=lr=1e-3,1e-2",
     ],
     "answers": [
         "answer.py", "--data=facts.json", "--batch=4", "--epochs=6", "--shapes=1", "--valid_articles=1",

@@ -1,0 +1,203 @@
+"""What `fit` trains: one training or several side by side, begun, compiled, stepped and validated in the same way."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lmjax import param
+from lmjax.run import grid, preflight
+from lmjax.run import lanes as side_by_side
+from lmjax.train import lanes, parallel
+from lmjax.train.state import new_state
+from lmjax.train.step import Recipe
+
+
+class Learner(NamedTuple):
+    """A training as an experiment describes it, see `fit` in run/training.py; nothing of it is on a device yet.
+
+    facts: its lanes, None for one training alone. start() -> the canonical state before the first step. key(seed): what
+    the steps draw with. batches: batch(step) of each distinct seed.
+    """
+
+    config: Any
+    specs: Any
+    recipe: Callable[[dict], Recipe]
+    facts: side_by_side.Facts | None
+    start: Callable
+    key: Callable
+    batches: list
+    strategy: parallel.Strategy
+    averagings: list
+    best: bool
+    alike: bool
+    whole: bool
+
+    @property
+    def count(self) -> int:
+        return len(self.facts.lanes) if self.facts else 1
+
+    def weights(self, state, i: int = 0):
+        """What lane i is judged by, of its own state."""
+        averaging = self.averagings[i]
+        return state.params if averaging is None else averaging.weights(state.average)
+
+    def all_weights(self, state):
+        """What remains of all lanes, [N, ...], of their canonical state."""
+        if self.best:
+            return state.best
+        each = [self.weights(lanes.one_of(state, i), i) for i in range(self.count)]
+        return jax.tree.map(lambda *x: jnp.stack(x), *each)
+
+
+def prepare(config, specs, recipe, batches, carry, *, best: bool, alike: bool, whole: bool) -> Learner:
+    """A Learner from what `fit` is given."""
+    facts = side_by_side.asked(config, whole)
+
+    def keys(seed):
+        return jax.random.split(jax.random.key(seed))  # of the steps, of the weights
+
+    def of(hyper):
+        return recipe(grid.with_values(config, hyper) if hyper else config)
+
+    def begin(seed, hyper):
+        mine = of(hyper)
+        state = new_state(param.init(specs, keys(seed)[1]), mine.tx, carry, mine.averaging)
+        return state.replace(best=state.params) if facts and best else state
+
+    if facts:
+        side_by_side.traced(facts, partial(begin, facts.seeds[0]))
+        start, strategy = lanes.start_lanes(begin, facts.lanes), side_by_side.strategy_of(
+            config, param.axes(specs), facts, alike
+        )
+    else:
+        start = partial(begin, config.seed, {})
+        strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
+    return Learner(
+        config, specs, of, facts, start, lambda seed: keys(seed)[0],
+        [batches(seed) for seed in (facts.seeds if facts else [config.seed])], strategy,
+        [of(one.values).averaging for one in (facts.lanes if facts else [lanes.Lane(config.seed)])], best, alike, whole,
+    )  # fmt: skip
+
+
+class Programs:
+    """A compiled step for batches of each shape, and the work that was done: sentence pairs come in a few shapes."""
+
+    def __init__(self, step):
+        self.step, self.known, self.work, self.steps = step, {}, 0.0, 0
+
+    def find(self, state, batch, draw):
+        """(the compiled step, its FLOPs)."""
+        shape = tuple(x.shape for x in jax.tree.leaves(batch))
+        if shape not in self.known:
+            work = preflight.flops(self.step, state, batch, draw)
+            self.known[shape] = self.step.lower(state, batch, draw).compile(), work
+        return self.known[shape]
+
+    def __call__(self, state, batch, draw):
+        compiled, work = self.find(state, batch, draw)
+        self.work += work
+        return compiled(state, batch, draw)
+
+    def launch(self, form):
+        """The step of all lanes, for the loop."""
+
+        def step(state, batch, _):
+            self.steps += 1
+            return form.launch(self, state, batch)
+
+        return step
+
+    def a_step(self) -> float:
+        """FLOPs of a step of all lanes, the mean of those taken."""
+        return self.work / self.steps if self.steps else next(iter(self.known.values()))[1]
+
+
+def compile(made: Learner, state, start: int, folder, say):
+    """(form, its Programs, the running state, the pre-flight line), of a canonical state or, for a plan, its shapes.
+
+    start: the step that is to come. Of lanes the form is the one that a measurement finds faster, where it may be
+    either; lanes.json in the workdir `folder` keeps it, for a run that goes on.
+    """
+    began, first = time.perf_counter(), [batch(start) for batch in made.batches]
+    form, programs = lanes.Alone(made.strategy, made.key(made.config.seed)), None
+    if made.facts:
+        form, programs = _chosen(made, state, first, folder, say)
+    else:
+        programs = Programs(made.strategy.compile(made.recipe({}).make_step()))
+    state = form.plan(state) if made.config.dry_run else form.place(state)
+    one, batch, draw = form.sample(state, form.batch(first))
+    compiled, work = programs.find(one, batch, draw)
+    waiting = preflight.size(one) * (len(state) - 1) if isinstance(state, list) else 0
+    line = preflight.preflight(
+        compiled, param.count(made.specs), made.strategy.devices, made.strategy.name, time.perf_counter() - began, work,
+        lanes=made.count, beside=waiting,
+    )  # fmt: skip
+    return form, programs, state, line
+
+
+def _chosen(made: Learner, state, first: list, folder, say):
+    """(form, Programs) of lanes."""
+    facts, config, strategy = made.facts, made.config, made.strategy
+
+    def make(hyper):
+        return made.recipe(hyper).make_step()
+
+    draws = lanes.draws(facts.lanes, made.key)
+    single = jax.eval_shape(lambda s: lanes.one_of(s, 0), state)
+    side_by_side.check_values(facts, make, single, first[0], made.key(0))
+
+    def built(form):
+        in_turn, shared = form is lanes.InTurn, len(facts.seeds) == 1
+        step = lanes.of_lane(make, config.patience) if in_turn else lanes.over_lanes(make, config.patience, shared)
+        return form(strategy, draws, facts.where), Programs(strategy.compile(step))
+
+    known = side_by_side.known_form(config.form, folder, strategy, facts, made.alike)
+    if known is None and config.dry_run:
+        known = lanes.Together
+    if known is not None:
+        form, programs = built(known)
+    else:
+        calls = dict(map(built, (lanes.InTurn, lanes.Together)))
+        form = side_by_side.fastest(calls, state, first, say)
+        programs = calls[form]
+        programs.work = 0.0
+    if not config.dry_run:
+        side_by_side.keep(folder, facts, form.name)
+    return form, programs
+
+
+def validation(made: Learner, form, log: Callable, history: list, evaluate, decide, rank):
+    """What the loop calls to validate: evaluates, logs, remembers, and lets `decide` change the state."""
+
+    def remember(now, metrics):
+        log(now, metrics)
+        history.append({"step": now, **metrics})
+
+    def all_in_one(now, state):
+        at = form.joined(state)
+        remember(now, evaluate(made.weights(at)))
+        new = decide(history, at)
+        return state if made.facts or new is at else form.put(state, {0: new})
+
+    def lane_by_lane(now, state):
+        count = made.count
+        remember(now, side_by_side.mean_of([evaluate(made.weights(form.one(state, i), i)) for i in range(count)]))
+        changed = {}
+        for i in range(count):
+            at = form.one(state, i)
+            new = decide(side_by_side.own(history, i, count), at)
+            changed |= {} if new is at else {i: new}
+        state = form.put(state, changed) if changed else state
+        if made.best:
+            ranks = side_by_side.ranks(history, rank, count)
+            better = np.array([math.isfinite(r[-1]) and r[-1] < min(r[:-1], default=math.inf) for r in ranks])
+            state = form.better(state, better) if better.any() else state
+        return state
+
+    return all_in_one if made.whole or made.facts is None else lane_by_lane
