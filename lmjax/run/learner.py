@@ -133,10 +133,10 @@ def compile(made: Learner, state, start: int, folder, say):
     state = form.plan(state) if made.config.dry_run else form.place(state)
     one, batch, draw = form.sample(state, form.batch(first))
     compiled, work = programs.find(one, batch, draw)
-    waiting = preflight.size(one) * (len(state) - 1) if isinstance(state, list) else 0
+    turns = len(state) if isinstance(state, list) else 1
     line = preflight.preflight(
-        compiled, param.count(made.specs), made.strategy.devices, made.strategy.name, time.perf_counter() - began, work,
-        lanes=made.count, beside=waiting,
+        compiled, param.count(made.specs), made.strategy.devices, made.strategy.name, time.perf_counter() - began,
+        work * turns, lanes=made.count, beside=preflight.size(one) * (turns - 1),
     )  # fmt: skip
     return form, programs, state, line
 

@@ -71,6 +71,14 @@ def test_each_lane_of_a_run_is_the_run_alone(data, alone, form, capsys):
     assert last["loss"] == pytest.approx(np.mean([last[f"loss_{i}"] for i in range(4)]), rel=1e-5)
 
 
+def test_lanes_are_spread_over_devices_that_divide_them(data, alone):
+    folder = data / "spread"
+    run(gpt_char, *(flag for flag in TINY if flag != "--strategy=local"), f"--data={data / 'text.txt'}",
+        f"--workdir={folder}", "--seeds=8", "--lr=0.003", "--model.dropout=0.1")  # fmt: skip
+    for name, values in result(folder)["metrics"].items():
+        assert values["values"][1] == pytest.approx(result(alone)["metrics"][name]["mean"], rel=1e-4)
+
+
 def test_a_lane_that_diverges_has_no_figures_and_the_others_have(data):
     folder = data / "diverged"
     run(gpt_char, *TINY, f"--data={data / 'text.txt'}", f"--workdir={folder}", "--lanes=lr=0.001,1e38",

@@ -50,6 +50,13 @@ def test_the_line_says_what_is_to_come(monkeypatch):
     line, warning = preflight.preflight(compiled, 1, jax.devices(), "pmap", 1.0).splitlines()
     assert warning.startswith("warning: a step needs ")
     assert "smaller batch" in warning
+    # Sixteen trainings side by side, of which fifteen wait: what fits at a time is proposed.
+    monkeypatch.setattr(preflight, "device_memory", lambda devices: (need + 15 * need) // 4 + 1)
+    line, warning = preflight.preflight(
+        compiled, 1, jax.devices(), "local", 1.0, lanes=16, beside=15 * need
+    ).splitlines()
+    assert line.startswith("16 lanes of 1 parameters")
+    assert "train the 16 lanes in 4 starts of 4, " in warning
 
 
 def test_simulated_devices_share_the_machine():
