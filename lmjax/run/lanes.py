@@ -206,27 +206,32 @@ def spread(values) -> tuple[float, float]:
     return mean, statistics.stdev(finite) if len(finite) > 1 else math.nan
 
 
+def shown(value: float) -> str:
+    """A figure as a table has it."""
+    return f"{value:.4g}" if abs(value) >= 1e6 else f"{value:.4f}"
+
+
 def table(facts: Facts, metrics: dict, best: int | None, stopped=()) -> str:
     """Each lane's figures, and mean and sd over the seeds of each setting."""
-    shown = list(metrics)[:6]
-    width = [max(len(key), 9) + 2 for key in shown]
+    columns = list(metrics)[:6]
+    width = [max(len(key), 9) + 2 for key in columns]
     called = names(facts)
     left = max(max(map(len, called)) + 8, 16)
-    lines = ["", " " * left + "".join(f"{key:>{w}}" for key, w in zip(shown, width))]
+    lines = ["", " " * left + "".join(f"{key:>{w}}" for key, w in zip(columns, width))]
 
     def row(name, values, note=""):
-        lines.append(f"{name:{left}}" + "".join(f"{value:>{w}.4f}" for value, w in zip(values, width)) + note)
+        lines.append(f"{name:{left}}" + "".join(f"{shown(value):>{w}}" for value, w in zip(values, width)) + note)
 
     for i, name in enumerate(called):
         note = "  stopped: not finite" if i in stopped else "  best on validation" if i == best else ""
-        row(name, [metrics[key][i] for key in shown], note)
+        row(name, [metrics[key][i] for key in columns], note)
     settings = {}
     for i, one in enumerate(facts.lanes):
         settings.setdefault(tuple(one.values.items()), []).append(i)
     if len(facts.seeds) > 1:
         for numbers, members in settings.items():
             label = ", ".join(f"{name}={value:g}" for name, value in numbers) or f"{len(members)} seeds"
-            columns = [spread([metrics[key][i] for i in members]) for key in shown]
-            row(f"mean {label}", [mean for mean, _ in columns])
-            row("sd", [sd for _, sd in columns])
+            spreads = [spread([metrics[key][i] for i in members]) for key in columns]
+            row(f"mean {label}", [mean for mean, _ in spreads])
+            row("sd", [sd for _, sd in spreads])
     return "\n".join(lines)

@@ -117,9 +117,9 @@ def finish(
         session.say(side_by_side.table(lanes, metrics, outcome.best, outcome.stopped) + "\n")
     for name, values in metrics.items():
         mean, sd = side_by_side.spread(values)
-        spread = f" ± {sd:.4f}" if len(values) > 1 else ""
+        spread = f" ± {side_by_side.shown(sd)}" if len(values) > 1 else ""
         beside = f"   published {figures[name].value:g} ({figures[name].source})" if name in figures else ""
-        print(f"{name:24} {mean:10.4f}{spread}{beside}")
+        print(f"{name:24} {side_by_side.shown(mean):>10}{spread}{beside}")
     if outcome.stopped:
         print(f"{len(outcome.stopped)} of {len(lanes.lanes)} lanes stopped: their steps were not finite")
     print(f"{result['verdict']}; the record is {session.workdir / 'result.json'}", flush=True)
