@@ -75,7 +75,7 @@ def learner(model, rate: float, check=lambda: None):
         state, best = local.place(begin()), (math.inf, None)
         for epoch in range(epochs):
             for i in range(epoch * steps, (epoch + 1) * steps):
-                state, _ = step(state, local.batch(jax.tree.map(lambda x: x[:, 0], batch(i))), key)
+                state, _ = step(state, local.batch(batch(i)), key)
             found = nats(state.params, valid)
             if found < best[0]:
                 best = found, jax.device_get(state.params)
