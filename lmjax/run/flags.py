@@ -103,16 +103,32 @@ def _flagfiles(args: list[str]) -> tuple[list[str], list[str]]:
     return lines, rest
 
 
-def run(main, Config, presets: dict[str, dict] | None = None) -> None:
+def split(argv: list[str]) -> tuple[list[str], str, list[str]]:
+    """The command line of a script that starts another: (argv of its own, the other script, the flags for that).
+
+    `launch/sweep.py experiments/X.py --trials=4 -- --steps=300`: the script is the first word that ends in .py (""
+    where there is none), its flags stand behind `--`.
+    """
+    at = argv.index("--") if "--" in argv else len(argv)
+    words = argv[1:at]
+    script = next((word for word in words if word.endswith(".py") and not word.startswith("-")), "")
+    if script:
+        words.remove(script)
+    return [argv[0], *words], script, argv[at + 1 :]
+
+
+def run(main, Config, presets: dict[str, dict] | None = None, starts: bool = False) -> None:
     """Reads the command line and calls main(config): what stands under an experiment's `if __name__ == "__main__"`.
 
-    A UserError ends as one line on stderr and its status, ^C with status 130, a reader that left (`| head`) with 141.
+    starts: the command starts another script, and main is main(config, script, its flags), see `split`. A UserError
+    ends as one line on stderr and its status, ^C with status 130, a reader that left (`| head`) with 141.
     """
     name = os.path.basename(sys.argv[0])
     try:
-        config = parse(Config, presets, sys.modules[main.__module__].__doc__ or "")
+        argv, *other = split(sys.argv) if starts else (sys.argv,)
+        config = parse(Config, presets, sys.modules[main.__module__].__doc__ or "", argv)
         runtime.prepare()
-        main(config)
+        main(config, *other)
         sys.stdout.flush()
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -37,34 +37,42 @@ def size(tree) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
 def flops(function, *args) -> int:
     """Floating-point operations in the products (matmul, convolution) of function(*args), over all its devices.
 
     args: arrays or ShapeDtypeStructs. A scan counts its length, a conditional its dearest branch, a while loop a turn.
     """
-    return _flops(jax.make_jaxpr(function)(*args).jaxpr)
+    return jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _flops(jaxpr) -> int:
+def jaxpr_flops(jaxpr) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         name, params = eqn.primitive.name, eqn.params
-        if name == "dot_general":
-            (summed, _), _ = params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in summed)
-        elif name == "conv_general_dilated":
-            kernel, layout = eqn.invars[1].aval.shape, params["dimension_numbers"].rhs_spec
-            total += 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // kernel[layout[0]]
+        if name in PRODUCTS:
+            total += product_flops(eqn)
         else:
-            parts = [_flops(inner) for inner in _inner(params)]
+            parts = [jaxpr_flops(part) for part in inner(params)]
             if parts:
                 times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
                 total += times * (max(parts) if name == "cond" else sum(parts))
     return total
 
 
-def _inner(params):
+def product_flops(eqn) -> int:
+    """Of one equation of PRODUCTS."""
+    result = 2 * math.prod(eqn.outvars[0].aval.shape)
+    if eqn.primitive.name == "dot_general":
+        (summed, _), _ = eqn.params["dimension_numbers"]
+        return result * math.prod(eqn.invars[0].aval.shape[i] for i in summed)
+    kernel, layout = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec
+    return result * math.prod(kernel) // kernel[layout[0]]
+
+
+def inner(params):
     """The jaxprs an equation holds: bodies, branches."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):

@@ -23,6 +23,7 @@ from lmjax.run.workdir import MAY_CHANGE, workdir, write
 from lmjax.train import loop
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
+from lmjax.train.state import new_state
 from lmjax.train.step import Recipe
 
 
@@ -62,6 +63,37 @@ class Outcome(NamedTuple):
     lanes: side_by_side.Facts | None = None
     best: int | None = None
     stopped: tuple[int, ...] = ()
+
+
+class Twin(NamedTuple):
+    """A training as it would be, for planning: its parameters' specs, the state before the first step as shapes, its
+    step(state, batch, key, axis), a batch, the key; micro-batches a batch, steps in all, tokens a step; that step as
+    it was compiled for one device, or None. Of lanes: the first, alone."""
+
+    specs: Any
+    state: Any
+    step: Callable
+    batch: Any
+    key: Any
+    accumulate: int
+    steps: int
+    tokens: int
+    compiled: Any = None
+
+
+class Planned(SystemExit):
+    """The end of a dry run, status 0."""
+
+    def __init__(self, twin: Twin):
+        super().__init__(0)
+        self.twin = twin
+
+
+def twin_of(config, specs, mine, batch, carry, steps: int, tokens: int) -> Twin:
+    """mine: the Recipe of the session's config. batch: the first, of one training."""
+    key, weights = jax.random.split(jax.random.key(config.seed))
+    state = jax.eval_shape(lambda: new_state(param.init(specs, weights), mine.tx, carry, mine.averaging))
+    return Twin(specs, state, mine.make_step(), batch, key, mine.accumulate, steps, tokens)
 
 
 @contextmanager
@@ -169,7 +201,7 @@ def fit(
     form, programs, state, line = learner.compile(made, state, start, folder, session.say)
     session.say(line)
     if config.dry_run:
-        raise SystemExit(0)
+        raise Planned(twin_of(config, specs, recipe(config), batches(config.seed)(0), carry, steps, tokens_per_step))
     began = time.perf_counter()
     with Log(folder, steps, tokens_per_step * made.count, config.quiet) as log, checkpoints:
         log.resume(start)

@@ -163,24 +163,10 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
     grid = Mesh(np.array(devices).reshape(*shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
     rows = NamedSharding(grid, P(rules["batch"]) if rules["batch"] in shape else P())
 
-    def spec(logical, dims):
-        used, names = set(), []
-        for name, size in zip(logical, dims, strict=True):
-            target = rules.get(name) if name else None
-            fits = target in shape and target not in used and size % shape[target] == 0
-            names.append(target if fits else None)
-            used.add(target if fits else None)
-        return P(*names)
-
-    logical = dict(tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0])
+    names_of = axes_of(axes)
 
     def sharding(path, x):
-        # An optimizer's or an average's copy of a parameter lies at a path that ends in the parameter's own.
-        for start in range(len(path)):
-            names = logical.get(path[start:])
-            if names is not None and len(names) == x.ndim:
-                return NamedSharding(grid, spec(names, x.shape))
-        return NamedSharding(grid, P())
+        return NamedSharding(grid, partition(names_of(path, x), x.shape, shape, rules))
 
     def shardings(state):
         whole = tree_map_with_path(sharding, state.replace(carry=()))
@@ -206,6 +192,32 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
 
     name = "mesh of " + " x ".join(f"{size} {axis}" for axis, size in shape.items())
     return Strategy(name, devices, place, plan, batch, compile, jax.device_get, lambda tree: spread(tree, rows))
+
+
+def partition(logical, dims, shape: dict[str, int], rules: dict[str, str] = RULES):
+    """Which mesh axis each of an array's dimensions is split over, by its logical axes."""
+    used, names = set(), []
+    for name, size in zip(logical, dims, strict=True):
+        target = rules.get(name) if name else None
+        fits = target in shape and target not in used and size % shape[target] == 0
+        names.append(target if fits else None)
+        used.add(target if fits else None)
+    return P(*names)
+
+
+def axes_of(axes):
+    """A function (path, array) -> the array's logical axes, None for each where it is no parameter's."""
+    logical = dict(tree_flatten_with_path(axes, is_leaf=lambda x: isinstance(x, tuple))[0])
+
+    def names_of(path, x):
+        # An optimizer's or an average's copy of a parameter lies at a path that ends in the parameter's own.
+        for start in range(len(path)):
+            names = logical.get(path[start:])
+            if names is not None and len(names) == x.ndim:
+                return names
+        return (None,) * x.ndim
+
+    return names_of
 
 
 def planned(x, sharding):
