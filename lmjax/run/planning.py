@@ -174,7 +174,7 @@ def plan(twin: Twin, counts, *, split: bool = False, model: int = 1, grow: bool 
         work, said = works.at(share)
         found, compiled = known.at(n)
         if not split and n > 1:
-            found = found._replace(talk=said_by(said, n))
+            found = found._replace(talk=said_by(said, found.talk, n))
         held, whole = known.state(n, share)
         work = Work({kind: flops / model for kind, flops in work.flops.items()}, work.traffic / model)
         estimates.append(Estimate(n, model, int(rows * share * n / model), held, found.scratch, work, found.talk, whole,
@@ -214,12 +214,15 @@ class Copies:
     def __init__(self, twin: Twin, shares: dict):
         self.twin, self.shares, two = twin, shares, parallel.data_parallel(jax.devices()[:2])
         wanted = ends({share for n, share in shares.items() if n > 1}, 3)
-        self.points = Between({share: measure(twin, two, 2 * share) for share in wanted})
+        points = {share: measure(twin, two, 2 * share) for share in wanted}
+        self.scratch = Between({share: point.scratch for share, point in points.items()})
+        # How many collectives XLA makes of those that were asked for does not depend on the rows.
+        self.talk = points[wanted[-1]].talk if wanted else {}
 
     def at(self, n: int):
         if n == 1:
             return alone(self.twin), True
-        return self.points.at(self.shares[n]), n == 2
+        return Measured(self.scratch.at(self.shares[n]), self.talk), n == 2
 
     def state(self, n: int, share: Fraction):
         twin, batch = self.twin, resized((self.twin.batch, self.twin.state.carry), share)
@@ -247,7 +250,7 @@ class Mesh:
         order = sorted(range(2, MOST + 1), key=lambda d: (d not in (2, 4), d))
         found = [d for d in order if all(size % (d * self.twin.accumulate) == 0 for size in sizes)][:2]
         if not found:
-            raise UserError(f"batches of {min(sizes)} rows do not divide over 2 to {MOST} devices: choose another batch")
+            raise UserError(f"batches of {min(sizes)} rows do not divide over 2 to {MOST} devices: choose a --batch")
         return sorted(found)
 
     def compiled(self, d: int) -> Measured:
@@ -308,10 +311,13 @@ def alone(twin: Twin) -> Measured:
     return Measured(scratch(twin.compiled), {}) if twin.compiled else measure(twin, parallel.local())
 
 
-def said_by(said: dict, n: int) -> dict:
-    """What was counted for two devices, for n: gathered arrays grow with the devices, sums do not."""
+def said_by(said: dict, made: dict, n: int) -> dict:
+    """What was asked for on two devices, and in how many collectives XLA put it, for n: gathered arrays grow with the
+    devices, sums do not."""
     grown = {"all-gather": n / 2, "reduce-scatter": n / 2}
-    return {key: (count, payload * grown.get(key[0], 1)) for key, (count, payload) in said.items()}
+    return {
+        key: (made.get(key, (count, 0))[0], payload * grown.get(key[0], 1)) for key, (count, payload) in said.items()
+    }
 
 
 # How long a step takes.
