@@ -181,15 +181,15 @@ def draw(record: dict, path: str):
         raise UserError("--plot needs matplotlib: pip install 'lmjax[plot]'")
     x = [row["devices"] for row in rows]
     left, right = figure.subplots(1, 2)
-    state = [row["state_bytes"] / 1e9 for row in rows]
-    left.fill_between(x, 0, state, color="#7a9cc6", label="state")
-    left.fill_between(x, state, [row["memory_bytes"] / 1e9 for row in rows], color="#d9b382", label="scratch")
-    left.axhline(record["chip"]["memory"] / 1e9, color="#c1440e", label=f"{record['chip']['name']}'s memory")
-    left.set(xscale="log", xlabel="devices", ylabel="GB a device", title="memory", ylim=(0, None))
+    for name, label, color in (("memory_bytes", "needed", "#222222"), ("state_bytes", "state", "#7a9cc6"),
+                               ("scratch_bytes", "scratch", "#d9b382")):  # fmt: skip
+        left.plot(x, [row[name] / 1e9 for row in rows], marker="o", markersize=3, color=color, label=label)
+    left.axhline(record["chip"]["memory"] / 1e9, color="#c1440e", label=f"{record['chip']['name']} has")
+    left.set(yscale="log", xlabel="devices", ylabel="GB a device", title="memory")
     for name, color in (("products", "#7a9cc6"), ("memory", "#7fa37f"), ("links", "#d9b382"), ("step", "#222222")):
         y = [row["seconds"][name] for row in rows]
         right.plot(x, [value or float("nan") for value in y], marker="o", markersize=3, color=color, label=name)
-    right.set(xscale="log", yscale="log", xlabel="devices", ylabel="seconds", title="a step")
+    right.set(yscale="log", xlabel="devices", ylabel="seconds", title="a step")
     for axes in (left, right):
         axes.set_xscale("log", base=2)
         axes.set_xticks(x, [str(n) for n in x])
