@@ -151,7 +151,7 @@ def said(talk):
 
 @pytest.mark.parametrize(
     ("family", "split"),
-    [(gpt_family, False), (gpt_family, True), (lstm_family, False), (lstm_family, True), (bert_family, True)],
+    [(gpt_family, True), (lstm_family, False), (bert_family, True)],
 )
 def test_memory_and_collectives_are_within_five_percent_of_what_xla_compiles(family, split):
     """For 8 devices, from the programs of 2 (pmap), or of 2 and 4 (mesh)."""
