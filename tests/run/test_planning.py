@@ -18,11 +18,11 @@ from lmjax.models import bert, gpt, lstm_lm
 from lmjax.run import collectives, flags, plan_page, planning
 from lmjax.run.chips import CHIPS, Chip
 from lmjax.run.collectives import Collective
-from lmjax.run.options import Run
+from lmjax.run.options import Run, Training
 from lmjax.run.training import Planned, Twin, fit, session
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
-from lmjax.train.step import make_step
+from lmjax.train.step import Recipe, make_step
 
 ROOT = Path(__file__).resolve().parents[2]
 B, T, V = 32, 32, 512
@@ -266,9 +266,11 @@ def test_a_dry_run_hands_over_its_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     specs = {"w": param.Param((4, 4), ("embed", None), param.zeros)}
     loss = lambda p, b, k, c: (jnp.square(b["x"] @ p["w"]).sum(), (jnp.float32(8), {}, c))  # noqa: E731
-    with session("twin", Run(workdir="run", dry_run=True, strategy="local")) as run, pytest.raises(Planned) as ended:
-        fit(run, specs=specs, loss=loss, tx=optim.sgd(0.1), steps=10, evaluate_every=5, tokens_per_step=8,
-            accumulate=2, batch=lambda _: {"x": np.ones((8, 4), np.float32)}, evaluate=lambda params: {})  # fmt: skip
+    config = Training(workdir="run", dry_run=True, strategy="local")
+    with session("twin", config) as run, pytest.raises(Planned) as ended:
+        fit(run, specs=specs, recipe=lambda config: Recipe(optim.sgd(0.1), loss, accumulate=2), steps=10,
+            evaluate_every=5, tokens_per_step=8, evaluate=lambda params: {},
+            batches=lambda seed: lambda step: {"x": np.ones((8, 4), np.float32)})  # fmt: skip
     twin = ended.value.twin
     assert (ended.value.code, twin.accumulate, twin.steps, twin.tokens) == (0, 2, 10, 8)
     assert [one.devices for one in planning.plan(twin, (1, 2, 4)).estimates] == [1, 2, 4]
@@ -311,6 +313,7 @@ def test_page_json_and_picture(tmp_path, monkeypatch, capsys):
         ("experiments/gpt_char.py --devices=1,0", "at least 1"),
         ("experiments/gpt_char.py -- --presett=gpt2", "unknown flag --presett"),
         ("experiments/gpt_char.py --devices=2 -- --strategy=local", "--strategy=local has one device"),
+        ("experiments/gpt_char.py -- --seeds=3", "a plan is of one training"),
     ],
 )
 def test_one_line_for_what_a_user_gets_wrong(words, says, monkeypatch, capsys):
