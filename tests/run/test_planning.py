@@ -210,6 +210,26 @@ def test_flops_and_traffic_are_a_devices():
     assert (grown.rows, grown.work.flops["float32"]) == (4096, 8 * products)
 
 
+def test_what_two_devices_say_is_said_by_eight():
+    gathered, summed = ("all-gather", "data"), ("all-reduce", "data")
+    asked = {gathered: (2, 100.0), summed: (3, 10.0)}
+    assert planning.said_by(asked, {summed: (1, 9.0)}, 8) == {gathered: (2, 400.0), summed: (1, 10.0)}
+
+
+@pytest.mark.parametrize("along", [(2, 4), (2, 4, 8)])
+def test_beyond_what_was_compiled(along):
+    """Numbers that are 5 + 3 / d (+ 2 d where the batch grows) stay so."""
+    kind, mesh = ("all-gather", "data"), object.__new__(planning.Mesh)
+
+    def of(d):
+        return 5 + 3 / d + (2 * d if len(along) == 3 else 0)
+
+    mesh.known = {d: planning.Measured(of(d), {kind: (7.0, 10 * of(d))}) for d in along}
+    far = mesh.beyond(512)
+    assert far.scratch == pytest.approx(of(512))
+    assert far.talk[kind] == pytest.approx((7, 10 * of(512)))
+
+
 def test_what_does_not_divide_says_so():
     plan = planning.plan(matrix_twin(12, accumulate=2), (2, 4, 5, 8))
     two, *others = plan.estimates
