@@ -110,7 +110,7 @@ def page(config, plan, split: bool, checks: dict):
     print(f"{plan.parameters:,} parameters, batches of {plan.rows} rows{' a device' if config.grow else ''}, "
           f"{'mesh' if split else 'pmap'}; {config.chip}: {size(chip.memory)}B")  # fmt: skip
     print(f"{'devices':>9} {'rows':>6} {'memory':>8} {'= state':>8} {'+ scratch':>9} {'fits':>5} {'sends':>8} "
-          f"{'step':>9} {'bound by':>9} {'tokens/s':>9} {'use':>5} {'run':>9}")  # fmt: skip
+          f"{'step':>9} {'bound by':>9} {'tokens/s':>9} {'MFU':>5} {'run':>9}")  # fmt: skip
     for one in plan.estimates:
         if not isinstance(one, Estimate):
             print(f"{one[0]:>9} {one[1]}")
@@ -120,7 +120,7 @@ def page(config, plan, split: bool, checks: dict):
         note = f"  {one.whole} parameters do not divide and stay whole" if one.whole else ""
         print(f"{name:>9} {one.rows:>6} {size(one.memory):>8} {size(one.state):>8} {size(one.scratch):>9} "
               f"{'yes' if one.memory <= chip.memory else 'NO':>5} {size(time.sent):>8} {seconds(time.step):>9} "
-              f"{time.bound:>9} {size(one.rows * tokens / time.step):>9} {time.utilisation:>5.0%} "
+              f"{time.bound:>9} {size(one.rows * tokens / time.step):>9} {time.utilisation:>5.2g} "
               f"{seconds(time.step * plan.steps):>9}{note}")  # fmt: skip
     known = [one for one in plan.estimates if isinstance(one, Estimate)]
     if any(one.talk for one in known):
@@ -139,7 +139,7 @@ def page(config, plan, split: bool, checks: dict):
     for n, (memory, said) in checks.items():
         print(f"{n:>9} estimated against compiled: memory {memory:+.1%}, bytes of collectives {said:+.1%}")
     if known and not any(one.memory <= chip.memory for one in known):
-        print("none of these fits: more devices, --strategy=mesh, a smaller batch, accumulate, or remat")
+        print(f"none of these fits: more devices, {'' if split else '--strategy=mesh, '}a smaller batch, accumulate, or remat")
 
 
 def as_json(config, plan, split: bool, checks: dict, command: list[str]) -> dict:
