@@ -15,7 +15,7 @@ experiment's batch; with --grow it is that of each, so that the whole batch grow
 
 What is assumed: products at half a chip's peak (--share), memory and links at 0.8 of their bandwidth (--link_share),
 nothing sent while products are computed (--overlap), no latency, work split evenly. Peaks are of lmjax/run/chips.py.
-FLOPs are those that are computed, recomputed blocks among them. The compiler is XLA's for CPUs, which fuses no
+MFU counts all FLOPs, recomputed blocks' too. The compiler is XLA's for CPUs, which fuses no
 attention and widens bfloat16: on GPUs and TPUs scratch and bytes sent of a bfloat16 model are less.
 """
 

@@ -139,7 +139,8 @@ def page(config, plan, split: bool, checks: dict):
     for n, (memory, said) in checks.items():
         print(f"{n:>9} estimated against compiled: memory {memory:+.1%}, bytes of collectives {said:+.1%}")
     if known and not any(one.memory <= chip.memory for one in known):
-        print(f"none of these fits: more devices, {'' if split else '--strategy=mesh, '}a smaller batch, accumulate, or remat")
+        spread = "" if split else "--strategy=mesh, "
+        print(f"none of these fits: more devices, {spread}a smaller batch, accumulate, or remat")
 
 
 def as_json(config, plan, split: bool, checks: dict, command: list[str]) -> dict:
