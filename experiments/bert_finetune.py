@@ -23,6 +23,7 @@ straight line, and rows of like length together.
 
 import json
 import statistics
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,7 @@ PRESETS = {
     "imdb": {"help": "IMDB's reviews, the first 128 pieces", "data": "imdb", "epochs": 3},
     "conll2000": {"help": "CoNLL-2000's chunks", "data": "conll2000", "task": "tag", "epochs": 4},
 }  # fmt: skip
+NEEDS = {preset: {"start": "bert_pretrain/tiny"} for preset in PRESETS}
 
 
 def main(config):
@@ -79,7 +81,6 @@ def main(config):
     from lmjax.models import bert
     from lmjax.run import record
     from lmjax.run.training import session
-    from lmjax.run.workdir import write
     from lmjax.train import optim, parallel
     from lmjax.train.state import new_state
     from lmjax.train.step import make_step
@@ -121,7 +122,7 @@ def main(config):
         at, per_epoch = rows.batches(train, config.batch, seed)
         begun = param.begin_with(specs, weights)
         state = strategy.place(jax.jit(lambda: new_state(param.init(begun, jax.random.key(seed)), tx))())
-        key, best = jax.random.key(seed + 1_000_003), {"valid": -1.0}
+        key, best, began = jax.random.key(seed + 1_000_003), {"valid": -1.0}, time.perf_counter()
         for i in range(steps):
             batch = at(i) | {"rate": np.full(config.batch, rate, np.float32)}
             state, _ = step(state, strategy.batch(batch), key)
@@ -130,18 +131,19 @@ def main(config):
                 now = score(state.params, valid)
                 if now > best["valid"]:
                     best = {"valid": now, "epoch": (i + 1) // per_epoch, "test": score(state.params, test)}
-        return best
+        return best | {"seconds": round(time.perf_counter() - began, 1)}
 
     with session("bert_finetune", config) as run:
         done = Done(run.workdir / "scores.jsonl")
         beginnings = ({"start": pretrained} if config.start else {}) | (
             {"random": {}} if config.compare or not config.start else {}
         )
-        found = {}
+        found, seconds = {}, {}
         for name, weights in beginnings.items():
 
             def once(seed, rate, name=name, weights=weights):
                 line = done.get(name, seed, rate) or done.add(name, seed, rate, tune(run, seed, rate, weights))
+                seconds[name, seed, rate] = line.get("seconds", 0.0)
                 run.say(f"{name} seed {seed} lr {rate:g}: validation {line['valid']:.2f}, test {line['test']:.2f}, "
                         f"epoch {line['epoch']}")  # fmt: skip
                 return line
@@ -151,7 +153,9 @@ def main(config):
         metrics = figures(found, "f1" if config.task == "tag" else "accuracy")
         seeds = range(config.seed, config.seed + config.seeds)
         about = f"{Path(config.start).name or 'random weights'}, {param.count(specs):,} parameters"
-        write(run.workdir / "result.json", record.result("bert_finetune", config.preset, seeds, metrics, notes=about))
+        record.save(run.workdir, record.result(
+            "bert_finetune", config.preset, seeds, metrics, wall_seconds=sum(seconds.values()), notes=about
+        ))  # fmt: skip
         for name, values in metrics.items():
             print(f"{name:28} {statistics.fmean(values):8.2f}" +
                   (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""))  # fmt: skip

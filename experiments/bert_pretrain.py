@@ -71,6 +71,7 @@ PRESETS = {
         "warmup": 1000,
     },
 }  # fmt: skip
+NEEDS = {"gpu": {"gpu": True}}
 
 
 def main(config):

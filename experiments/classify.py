@@ -118,6 +118,14 @@ PUBLISHED = {
     "sst1_cnn": {"test_accuracy": (45.0, _RAND)},
     "r8_lstm": {"test_accuracy": (93.68, "Yao et al. 2019, table 2")},
 }
+NEEDS = {
+    "trec_cnn": {"flags": {"runs": 5}},
+    "mr_cnn": {"flags": {"runs": 10}},
+    "sst2_cnn": {"minutes": 30},
+    "sst1_cnn": {"minutes": 30},
+    "r8_lstm": {"flags": {"runs": 5}},
+    "imdb_minilm": {"gpu": True},
+}
 WITH_VECTORS = {"r8_lstm": {"test_accuracy": (96.09, "Yao et al. 2019, table 2, GloVe's vectors")}}
 
 

@@ -118,6 +118,9 @@ PUBLISHED = {
     "gal_large": rows("Gal & Ghahramani 2016, table 1", "V", 75.2, 77.9, 73.4),
     "awd": rows("Merity et al. 2017, table 2", "V", 57.3, 60.0),
 }
+_MINUTES = {"zaremba_medium": 6, "zaremba_large": 11, "gal_medium_tied": 8, "gal_medium": 8, "gal_large_tied": 15,
+            "gal_large": 15, "awd": 120}  # estimated for one H200, not timed
+NEEDS = {name: {"gpu": True, "minutes": minutes} for name, minutes in _MINUTES.items()}
 
 
 def main(config):

@@ -31,7 +31,7 @@ from lmjax.data.text import load_text
 from lmjax.data.tokenizers import Word
 from lmjax.models import ngram
 from lmjax.run import flags, record
-from lmjax.run.workdir import workdir, write
+from lmjax.run.workdir import workdir
 
 SMOOTHINGS = ("modified", "single", "katz")
 CACHE_LENGTHS = (30, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 700, 1000)  # tried on the validation text
@@ -56,10 +56,13 @@ TABLE = {
     "kn5_cache": Row("KN5 + cache", 5, cache=True, published=125.7, mark="V"),
 }
 SOURCE = "Mikolov 2012 (thesis), table 4.1"
+PUBLISHED = {name: {"test_perplexity": (row.published, SOURCE, row.mark)} for name, row in TABLE.items()}
+PUBLISHED[""] = {f"{name}_{metric}": figure for name, row in PUBLISHED.items() for metric, figure in row.items()}
 PRESETS = {
     name: {"help": f"published {row.published}", "order": row.order, "smoothing": row.smoothing, "cache": row.cache}
     for name, row in TABLE.items()
 }
+NEEDS = {name: {"minutes": 0.2} for name in PRESETS}
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def main(config: Config):
         if folder:
             asked = config.preset, [config.seed], metrics, published
             result = record.result("ngram_ptb", *asked, wall_seconds=seconds, notes="; ".join(notes))
-            write(folder / "result.json", result)
+            record.save(folder, result)
             print(f"\n{result['verdict']}; the record is {folder / 'result.json'}")
 
 

@@ -136,8 +136,22 @@ PRESETS = {
         **PAPER, **_RELGAN, "epochs": 30, "judge_updates": 1, "views.maps": (100, 100, 100, 100), "seeds": 3,
     },
 }  # fmt: skip
-FIGURES = {"mle": 9.038, "scheduled": 8.985, "pg_bleu": 8.946, "seqgan": 8.736, "seqgan_cpu": 8.736,
-           "relgan": 6.680, "relgan_cpu": 6.680}  # fmt: skip
+_YU, _NIE = ("Yu et al. 2017, table 1", "V"), ("Nie et al. 2019, table 1", "R")
+PUBLISHED = {
+    "mle": {"nll_oracle": (9.038, *_YU)},
+    "scheduled": {"nll_oracle": (8.985, *_YU)},
+    "pg_bleu": {"nll_oracle": (8.946, *_YU)},
+    "seqgan": {"nll_oracle": (8.736, *_YU)},
+    "seqgan_cpu": {"nll_oracle": (8.736, *_YU)},
+    "relgan": {"nll_oracle": (6.680, *_NIE)},
+    "relgan_cpu": {"nll_oracle": (6.680, *_NIE)},
+}
+NEEDS = {
+    "pg_bleu": {"start": "seqgan/mle"},
+    "seqgan": {"start": "seqgan/mle", "gpu": True},
+    "seqgan_cpu": {"start": "seqgan/mle"},
+    "relgan": {"gpu": True},
+}
 
 
 def main(config):
@@ -221,8 +235,8 @@ def main(config):
             whole=True,
             weights=begin,
         )
-        figure = FIGURES.get(config.preset) if config.oracle == "published" else None
-        writing.draw(outcome.history, plan, figure, run.workdir / "nll_oracle.png")
+        published = PUBLISHED.get(config.preset, {}) if config.oracle == "published" else {}
+        writing.draw(outcome.history, plan, published.get("nll_oracle", (None,))[0], run.workdir / "nll_oracle.png")
         metrics = {
             "nll_oracle": writing.lane_values(outcome.history[-1], "nll_oracle"),
             "nll_oracle_best_validation": writing.best_of_each(outcome.history, "nll_oracle"),
@@ -231,8 +245,6 @@ def main(config):
             "validation_loss_best": writing.best_of_each(outcome.history, "loss"),
             "distinct_share": writing.lane_values(outcome.history[-1], "distinct"),
         }
-        source = ("Nie et al. 2019, table 1", "R") if relaxes else ("Yu et al. 2017, table 1", "V")
-        published = {"nll_oracle": (figure, *source)} if figure else {}
         notes = "begun with the weights of a run of maximum likelihood" if config.start else ""
         # Short of the paper's schedule is partial, whatever the preset's name.
         presets = PRESETS | {f"{name}_cpu": PRESETS[name] for name in ("seqgan", "relgan")}

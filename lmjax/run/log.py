@@ -165,15 +165,22 @@ def read(path) -> list[dict]:
 def _keep(path: Path, step: int) -> list[dict]:
     """Leaves the lines up to `step` in the file, replacing it as a whole; returns them."""
     lines = [line for line in read(path) if line["step"] <= step]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    if path.exists() and path.read_bytes() != text.encode():
-        new = path.with_suffix(".new")
-        with open(new, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+    if path.exists():
+        replace_lines(path, lines)
     return lines
+
+
+def replace_lines(path: Path, lines: list[dict]):
+    """Makes these the lines of a log, all of them or none; a file that holds them already is left as it is."""
+    text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    if path.exists() and path.read_bytes() == text.encode():
+        return
+    new = path.with_suffix(".new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
 
 
 def _plain(value):

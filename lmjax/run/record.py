@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,13 +24,14 @@ from typing import NamedTuple
 from lmjax.config import setting
 from lmjax.errors import UserError
 from lmjax.run import flags
-from lmjax.run.log import read
+from lmjax.run.log import read, replace_lines
 from lmjax.run.settings import text
 from lmjax.run.workdir import stored, write
 
 ROOT = Path(__file__).resolve().parents[2]
 PRIVATE = ("workdir", "data_dir")  # where, not what
 TRAIN_LINES = 400  # of metrics.jsonl in a kept record
+SAMPLE, PICTURE = 4000, 200_000  # characters of samples, and the bytes of a picture, in it at most
 
 # How a figure is judged, by what its name holds: what is better, and how many points off still count as reproduced
 # (None: 1 %). Accuracies and the like are in percent, as papers print them.
@@ -107,6 +109,32 @@ def result(experiment, preset, seeds, metrics, published=None, *, complete=True,
     }
 
 
+def save(folder, result: dict):
+    """Writes a run's result.json, and its figures as the last lines of metrics.jsonl, one for each seed or lane, so
+    that a figure in a kept record can be held against its log: {"step", "kind": "result", "seed", "complete", figures}.
+
+    A run that is asked again, with other settings of decoding, says them anew.
+    """
+    folder = Path(folder)
+    lines = [line for line in read(folder / "metrics.jsonl") if line.get("kind") != "result"]
+    step = max((line["step"] for line in lines), default=0)
+    columns = {name: figure["values"] for name, figure in result["metrics"].items()}
+    complete = result["verdict"] != "partial"
+    for n, seed in enumerate(seeds_of_values(result)):
+        figures = {name: values[n] for name, values in columns.items()}
+        lines.append({"step": step, "kind": "result", "seed": seed, "complete": complete} | figures)
+    replace_lines(folder / "metrics.jsonl", lines)
+    write(folder / "result.json", result)
+
+
+def seeds_of_values(result: dict) -> list:
+    """The seed of each value of a record's metrics: lanes that differ in other settings may repeat one."""
+    count = max((len(figure["values"]) for figure in result["metrics"].values()), default=0)
+    seeds = [lane.get("seed") for lane in result.get("lanes") or []]
+    seeds = seeds if seeds and None not in seeds else result["seeds"]
+    return list(seeds) if len(seeds) == count else [result["seeds"][n * len(seeds) // count] for n in range(count)]
+
+
 def _spread(values) -> dict:
     """Mean and sample deviation over seeds; null where a value isn't finite, and the deviation of a single one."""
     values = [float(value) for value in values]
@@ -163,7 +191,9 @@ def command(argv: list[str]) -> str:
 
 
 def _public(value):
-    """A path of this machine cut to its last part; anything else as it is."""
+    """A path of this machine cut to its last part, as are those in a list with commas; anything else as it is."""
+    if isinstance(value, str) and "," in value:
+        return ",".join(map(_public, value.split(",")))
     private = isinstance(value, str) and (value.startswith("~") or os.path.isabs(value))
     return os.path.basename(value.rstrip("/")) if private else value
 
@@ -171,7 +201,8 @@ def _public(value):
 def keep(workdirs, results=ROOT / "experiments" / "results") -> Path:
     """Copies the records of finished runs to results/<experiment>/<preset>/<date>/, merged where there are several.
 
-    Kept are result.json, config.json, and of metrics.jsonl every evaluation and some of the training lines.
+    Kept are result.json, config.json, of metrics.jsonl every evaluation and some of the training lines, and of the
+    first run the beginning of its samples and its pictures, but curves.png, which the report draws anew.
     """
     records = [_record(folder) for folder in workdirs]
     merged = merge(records)
@@ -190,6 +221,12 @@ def keep(workdirs, results=ROOT / "experiments" / "results") -> Path:
         if (Path(folder) / "metrics.jsonl").exists():
             lines = thin(read(Path(folder) / "metrics.jsonl"))
             (target / f"metrics{end}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for path in sorted(Path(workdirs[0]).iterdir()):
+        if path.name in ("sample.txt", "samples.txt"):
+            sample = path.read_text(encoding="utf-8", errors="replace")[:SAMPLE]
+            (target / path.name).write_text(sample, encoding="utf-8")
+        elif path.suffix == ".png" and path.name != "curves.png" and path.stat().st_size <= PICTURE:
+            shutil.copyfile(path, target / path.name)
     return target
 
 
@@ -202,6 +239,8 @@ def _record(folder) -> dict:
 
 
 def _scrub(value):
+    if isinstance(value, list):
+        return [_scrub(v) for v in value]
     return {name: _scrub(v) for name, v in value.items()} if isinstance(value, dict) else _public(value)
 
 

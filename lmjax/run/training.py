@@ -19,7 +19,7 @@ from lmjax.run import lanes as side_by_side
 from lmjax.run.log import Log
 from lmjax.run.options import Run
 from lmjax.run.weights import trained
-from lmjax.run.workdir import MAY_CHANGE, workdir, write
+from lmjax.run.workdir import MAY_CHANGE, workdir
 from lmjax.train import loop
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
@@ -144,7 +144,7 @@ def finish(
         complete=complete, wall_seconds=outcome.seconds, flops=outcome.flops, notes=notes,
         lanes=[one.values for one in lanes.lanes] if lanes else (),
     )  # fmt: skip
-    write(session.workdir / "result.json", result)
+    record.save(session.workdir, result)
     if lanes and len(lanes.lanes) > 1:
         session.say(side_by_side.table(lanes, metrics, outcome.best, outcome.stopped) + "\n")
     for name, values in metrics.items():

@@ -118,7 +118,7 @@ def test_texts_that_training_has_seen_are_told_apart(folder, tmp_path, capsys):
 def test_published_figures_stand_only_beside_the_presets_settings():
     def asked(*words):
         config = flags.parse(linear_text.Config, linear_text.PRESETS, argv=["", *words])
-        return linear_text.published(config)[0]
+        return {name: value for name, (value, _) in linear_text.published(config).items()}
 
     assert asked("--preset=imdb_nbsvm", "--seeds=3", "--show=0") == {"test_accuracy": 91.22}
     assert asked("--preset=sms_spam")["spam_caught"] == 83.1

@@ -25,6 +25,7 @@ class Config:
     data_dir: str = setting("", "folder")
     data: str = setting("ptb", "name or path")
     mesh: tuple[int, ...] = setting((1, 2), "devices")
+    beside: tuple[str, ...] = setting((), "folders")
     model: GPT = setting(GPT(), "the network")
 
 
@@ -192,6 +193,7 @@ def test_seeds_merge_into_one_record():
         (["--data=/home/me/my text.txt"], "'--data=my text.txt'"),
         (["--data", "/home/me/text.txt"], "--data text.txt"),
         (["--prompt=a b"], "'--prompt=a b'"),
+        (["--beside=/home/me/runs/a,/home/me/runs/b"], "--beside=a,b"),
     ],
 )
 def test_a_command_names_no_path_of_this_machine(words, expected):
@@ -203,26 +205,33 @@ def test_a_command_names_no_path_of_this_machine(words, expected):
 def test_what_is_kept(tmp_path):
     folders = []
     for seed in range(2):
-        config = Config(data=str(tmp_path / "text.txt"), data_dir=str(tmp_path), workdir=str(tmp_path / str(seed)))
+        config = Config(data=str(tmp_path / "text.txt"), data_dir=str(tmp_path), workdir=str(tmp_path / str(seed)),
+                        beside=(str(tmp_path / "other"), "b"))  # fmt: skip
         with workdir(config.workdir, "lstm_ptb", config) as folder, Log(folder, 5000, quiet=True) as log:
             for step in range(1, 5001):
                 log.train(step, {"loss": 1 / step}, 0.1, 1)
                 if step % 1000 == 0:
                     log.metrics(step, {"loss": 2 / step})
-            write(folder / "result.json", made(seed, 114.0 + seed))
+            record.save(folder, made(seed, 114.0 + seed))
+        (folder / "sample.txt").write_text("x" * 9000)
+        (folder / "sd.png").write_bytes(b"\x89PNG")
+        (folder / "curves.png").write_bytes(b"\x89PNG")
         folders.append(folder)
     kept = record.keep(folders, tmp_path / "results")
     assert kept.parent == tmp_path / "results/lstm_ptb/small"
     assert sorted(path.name for path in kept.iterdir()) == [
-        "config-1.json", "config.json", "metrics-1.jsonl", "metrics.jsonl", "result.json",
+        "config-1.json", "config.json", "metrics-1.jsonl", "metrics.jsonl", "result.json", "sample.txt", "sd.png",
     ]  # fmt: skip
+    assert (kept / "sample.txt").read_text() == "x" * record.SAMPLE
     lines = [json.loads(line) for line in (kept / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["kind"] == "valid" for line in lines) == 5
-    assert 300 < len(lines) <= 405
+    assert 300 < len(lines) <= 406
+    assert lines[-1] == {"step": 5000, "kind": "result", "seed": 0, "complete": True, "test_perplexity": 114.0}
     assert json.loads((kept / "result.json").read_text())["seeds"] == [0, 1]
     assert json.loads((kept / "config.json").read_text())["config"]["data"] == "text.txt"
-    for path in kept.iterdir():
+    for path in kept.glob("*.json*"):
         assert str(tmp_path) not in path.read_text()
+
     assert record.keep(folders[:1], tmp_path / "results").name == kept.name + "-2"  # nothing is overwritten
 
 
