@@ -117,6 +117,16 @@ def split(argv: list[str]) -> tuple[list[str], str, list[str]]:
     return [argv[0], *words], script, argv[at + 1 :]
 
 
+def named(argv: list[str], name: str) -> list[str]:
+    """argv with its words that are neither flags nor stand behind one gathered as --name=word,word: for programs whose
+    arguments are named by their place, such as a list of folders."""
+    words, kept = [], argv[:1]
+    for word, before in zip(argv[1:], argv):
+        flag_before = before is not argv[0] and before.startswith("--") and "=" not in before
+        (kept if word.startswith("-") or flag_before else words).append(word)
+    return kept + ([f"--{name}={','.join(words)}"] if words else [])
+
+
 def run(main, Config, presets: dict[str, dict] | None = None, starts: bool = False) -> None:
     """Reads the command line and calls main(config): what stands under an experiment's `if __name__ == "__main__"`.
 
