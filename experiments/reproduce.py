@@ -7,7 +7,7 @@
 
 Each row is a process of its own with a folder under --workdir, one after the other. What was stopped goes on when the
 same command is given again, what is finished is not run again. A row is expected to take what its newest record took:
-with a budget those that fit are chosen, the cheapest first; rows that are named are run for as long as the budget lasts.
+with a budget those that fit are chosen, the cheapest first; rows that are named run for as long as the budget lasts.
 The end is a table of verdicts. The exit status is 0 unless something crashed; a row whose data or packages are missing
 is skipped and the reason told.
 """

@@ -75,13 +75,13 @@ def _line(line: Line) -> str:
     title = {"row": _text(line.title), "other": f"↳ {_text(line.title)}", "earlier": "↳ earlier"}[line.standing]
     help = f"<p>{_text(line.help)}</p>" if line.standing == "row" else ""
     cells = {
-        "ours": _figures(beside, others) if line.kept else "-",
-        "published": "".join(map(_published, beside)) or "-",
+        "ours": _figures(beside, others) if line.kept else "",
+        "published": "".join(map(_published, beside)),
         "verdict": f'<span class="verdict {_class(line.verdict)}">{line.verdict}</span>',
         "record": _record(line),
     }
     made = f'<th scope="row"><span class="name">{title}</span>{help}</th>'
-    made += "".join(f'<td data-label="{name}"><div>{cell}</div></td>' for name, cell in cells.items() if cell)
+    made += "".join(f'<td data-label="{name}">{cell and f"<div>{cell}</div>"}</td>' for name, cell in cells.items())
     return f'<tbody class="{line.standing}" data-verdict="{line.verdict}"><tr>{made}</tr>{_more(line)}</tbody>\n'
 
 
@@ -92,9 +92,11 @@ def _published(figure: Figure) -> str:
 
 def _figures(beside: list[Figure], others: list[Figure]) -> str:
     def said(figure):
-        return f"<div>{_text(report.words(figure.name))} <b>{figure.ours}</b></div>"
+        value, bracket, seeds = figure.ours.partition(" (")
+        return f"<div>{_text(report.words(figure.name))} <b>{value}</b>{bracket}{seeds}</div>"
 
-    few, many = (others, []) if len(others) <= 4 else (others[: 0 if beside else 3], others[0 if beside else 3 :])
+    shown = 0 if beside else 4 if len(others) == 4 else 3
+    few, many = others[:shown], others[shown:]
     more = f"<details><summary>{len(many)} more</summary>{''.join(map(said, many))}</details>" if many else ""
     return "".join(map(said, [*beside, *few])) + more
 
@@ -199,10 +201,11 @@ form{display:flex;flex-wrap:wrap;gap:.5rem 1rem}input,select{font:inherit;paddin
 background:var(--shade);border:1px solid var(--line);border-radius:4px;max-width:100%}
 .verdict{font-weight:600;white-space:nowrap;color:var(--own)}.reproduced{color:var(--good)}.short{color:var(--short)}
 .partial{color:var(--part)}.verdict::before{content:"\\25CF\\00A0"}.not-run::before{content:"\\25CB\\00A0"}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;min-width:52rem;table-layout:fixed;font-size:.92rem}
+b,time{white-space:nowrap}th:nth-child(4){width:9rem}th:nth-child(5){width:13rem}
 th,td{padding:.4rem .6rem;text-align:left;vertical-align:top}
 thead th{border-bottom:2px solid var(--line);color:var(--soft)}
-tbody{border-bottom:1px solid var(--line)}tbody th{width:24%}th p{font-size:.85rem;margin:.1rem 0}
+tbody{border-bottom:1px solid var(--line)}th p{font-size:.85rem;margin:.1rem 0}
 .other .name,.earlier .name{font-weight:400;overflow-wrap:anywhere}.earlier{color:var(--soft)}
 .other th,.earlier th{padding-left:1.4rem}
 td:nth-child(4),td:nth-child(5){font-size:.85rem}tr.more td{padding-top:0;font-size:.85rem}
@@ -216,9 +219,10 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--shade);padding:
 max-height:20rem;overflow:auto}
 [hidden]{display:none}
 @media(max-width:46rem){
-thead{position:absolute;left:-9999px}table,tbody,tr,th,td{display:block;width:auto}
+thead{position:absolute;left:-9999px}table,tbody,tr,th,td{display:block;width:auto!important;min-width:0}
+td:empty{display:none!important}
 .scroll{overflow:visible}tbody{border:1px solid var(--line);border-radius:6px;margin:.6rem 0;padding:.4rem}
-tbody th{width:auto}.other,.earlier{margin-left:.8rem}.other th,.earlier th{padding-left:.6rem}
+.other,.earlier{margin-left:.8rem}.other th,.earlier th{padding-left:.6rem}
 th,td{padding:.2rem .4rem}td[data-label]{display:grid;grid-template-columns:5.4rem 1fr;gap:.4rem}
 td[data-label]::before{content:attr(data-label);color:var(--soft)}}
 @media print{form,nav{display:none}}
