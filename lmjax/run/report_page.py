@@ -145,22 +145,22 @@ def curve(folder: Path, wanted: list[str]) -> str:
     if name is None:
         return ""
     lanes = [one for one in names if one.startswith(f"{name}_") and one[len(name) + 1 :].isdigit()]
-    thin = [_points(lines, one) for lines in valid for one in lanes]
-    main = [points for lines in valid if len(points := _points(lines, name)) > 1]
+    thin = [points(lines, one) for lines in valid for one in lanes]
+    main = [found for lines in valid if len(found := points(lines, name)) > 1]
     train = [[line for line in lines if line.get("kind") == "train"] for lines in logs if name == "loss"]
-    train = [points[len(points) // 50 :] for lines in train if len(points := _points(lines, name)) > 1]
+    train = [found[len(found) // 50 :] for lines in train if len(found := points(lines, name)) > 1]
     if not main:
         return ""
-    everything = [point for points in (*thin, *main, *train) for point in points]
+    everything = [point for found in (*thin, *main, *train) for point in found]
     low, high = (f(value for _, value in everything) for f in (min, max))
     last = max(step for step, _ in everything)
-    ends = [points[-1][1] for points in main]
+    ends = [found[-1][1] for found in main]
     shown = f"{min(ends):.4g}" if len(ends) == 1 else f"{min(ends):.4g} to {max(ends):.4g}"
     title = f"{report.words(name)} in validation against the step: {shown} at step {last:,}"
 
-    def path(points, kind):
-        every = -(-len(points) // POINTS)
-        kept = points[::every] + ([points[-1]] if (len(points) - 1) % every else [])
+    def path(found, kind):
+        every = -(-len(found) // POINTS)
+        kept = found[::every] + ([found[-1]] if (len(found) - 1) % every else [])
         x = [36 + step / max(last, 1) * (WIDTH - 42) for step, _ in kept]
         y = [10 + (high - value) / ((high - low) or 1) * (HEIGHT - 32) for _, value in kept]
         return f'<polyline class="{kind}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))}"/>'
@@ -169,7 +169,7 @@ def curve(folder: Path, wanted: list[str]) -> str:
         return f'<text x="{x}" y="{y}"{" text-anchor=end" * end}>{text}</text>'
 
     kinds = (("lane", thin), ("train", train), ("valid", main))
-    lines = "".join(path(points, kind) for kind, many in kinds for points in many)
+    lines = "".join(path(found, kind) for kind, many in kinds for found in many)
     labels = label(33, 14, f"{high:.3g}") + label(33, HEIGHT - 21, f"{low:.3g}") + label(36, HEIGHT - 6, "0", False)
     labels += label(WIDTH - 4, HEIGHT - 6, f"step {last:,}")
     legend = f"{report.words(name)}: validation" + ", training (thin)" * bool(train) + ", each lane (thin)" * bool(thin)
@@ -180,7 +180,8 @@ def curve(folder: Path, wanted: list[str]) -> str:
     )
 
 
-def _points(lines: list[dict], name: str) -> list[tuple[int, float]]:
+def points(lines: list[dict], name: str) -> list[tuple[int, float]]:
+    """The (step, value) of the lines where it is a finite number."""
     found = [(line["step"], line.get(name)) for line in lines]
     return [(step, value) for step, value in found if isinstance(value, int | float) and math.isfinite(value)]
 
