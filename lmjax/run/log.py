@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lmjax.run import curves
+from lmjax.run.trackers import opener
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
 DRAW_EVERY = 0.2  # seconds between drawings of the bar: the host has better things to do
@@ -24,12 +25,14 @@ class Log:
 
     Resuming: call `resume(step)` first; before a checkpoint of step N is committed, all up to N is logged and `sync()`
     called. `train` and `progress` have the loop's signatures (train/loop.py). A context manager, or close() it.
+    trackers: who gets the metrics besides, see trackers.opener; default: TensorBoard.
     """
 
-    def __init__(self, workdir, total_steps: int, tokens_per_step: int = 0, quiet: bool = False, out=None):
+    def __init__(self, workdir, total_steps: int, tokens_per_step=0, quiet: bool = False, out=None, trackers=None):
         self.dir = None if workdir is None else Path(workdir)
         self.total, self.tokens, self.quiet, self.out = total_steps, tokens_per_step, quiet, out or sys.stdout
-        self.files, self.board = {}, None
+        self.files, self.boards = {}, None
+        self.open_boards = trackers or opener((), "", {})
         self.last: dict[str, int] = {}  # kind -> step of its last line
         self.shown, self.speed = "", ""  # the latest loss, the latest tokens/s and time left
         self.drawn = -math.inf
@@ -123,9 +126,9 @@ class Log:
         for file in self.files.values():
             file.close()
         self.files = {}
-        if self.board:
-            self.board.close()
-        self.board = None
+        for board in self.boards or ():
+            board.close()
+        self.boards = None
 
     def _write(self, step, values, kind):
         # A checkpoint that was made while something was still owed for its step makes the resumed run say that again.
@@ -134,11 +137,11 @@ class Log:
         self.last[kind] = step
         plain = {name: _plain(value) for name, value in values.items()}
         self._line("metrics.jsonl", {"step": step, "kind": kind, **plain})
-        if self.board is None:
-            self.board = _board(self.dir / "tensorboard", step)
-        for name, value in plain.items():
-            if self.board and value is not None:
-                self.board.add_scalar(f"{kind}/{name}", value, step)
+        if self.boards is None:
+            self.boards = self.open_boards(self.dir, step, self.say)
+        told = {f"{kind}/{name}": value for name, value in plain.items() if value is not None}
+        for board in self.boards:
+            board.write(step, told)
 
     def _line(self, name, line):
         if self.dir is None:
@@ -216,12 +219,3 @@ def _bar(total: int, out):
     bar = Progress(*columns, console=Console(file=out), auto_refresh=False)  # no thread beside the training
     bar.add_task("", total=total, shown="", speed="")
     return bar
-
-
-def _board(folder: Path, step: int):
-    """A TensorBoard writer that hides what an earlier process wrote from `step` on; False without the tb extra."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return False
-    return SummaryWriter(str(folder), purge_step=step)

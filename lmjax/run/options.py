@@ -25,6 +25,10 @@ class Run:
     save_every: int = setting(0, "steps between checkpoints; 0: at each validation", low=0)
     keep: int = setting(2, "newest checkpoints to keep, beside the best", low=1)
     patience: int = setting(10, "non-finite steps in a row, each skipped, that stop the run with status 3", low=1)
+    track: tuple[str, ...] = setting(
+        (), "services that get the metrics besides TensorBoard; the same run there goes on with this one",
+        choices=("wandb", "mlflow", "trackio"),
+    )  # fmt: skip
     profile: bool = setting(False, "write a trace of steps 20 to 25 to WORKDIR/trace")
     dry_run: bool = setting(False, "compile, print the pre-flight line and stop")
     quiet: bool = setting(False, "print nothing but the results")

@@ -75,10 +75,10 @@ class Kept(NamedTuple):
         return self.day, int(self.folder.name[11:] or 1)
 
 
-def find(folder=EXPERIMENTS) -> list[Row]:
+def find(folder=None) -> list[Row]:
     """Every row of the experiments in `folder`, an experiment's default first where it is none of its presets."""
     found = []
-    for path in sorted(Path(folder).glob("*.py")):
+    for path in sorted(Path(folder or EXPERIMENTS).glob("*.py")):
         if re.search(r"^PRESETS\b", path.read_text(encoding="utf-8"), re.MULTILINE):
             found += _rows(path)
     names = {row.name for row in found}
@@ -111,8 +111,10 @@ def _summary(module) -> str:
 
 
 def _module(path: Path):
-    """An experiment's file as a module, read where it lies."""
+    """An experiment's file as a module, read where it lies, once."""
     name = f"lmjax_experiment_{path.stem}"
+    if getattr(sys.modules.get(name), "__file__", None) == str(path):
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their types there
@@ -170,10 +172,10 @@ def command(row: Row, starts: dict[str, Path] | None = None) -> list[str]:
     return words + ([f"--start={starts[row.needs.start]}"] if row.needs.start and starts else [])
 
 
-def records(results=EXPERIMENTS / "results") -> dict[str, list[Kept]]:
+def records(results=None) -> dict[str, list[Kept]]:
     """The kept records of each row, the newest first."""
     found: dict[str, list[Kept]] = {}
-    for path in sorted(Path(results).glob("*/*/*/result.json")):
+    for path in sorted(Path(results or EXPERIMENTS / "results").glob("*/*/*/result.json")):
         kept = Kept(path.parent, json.loads(path.read_text(encoding="utf-8")), path.parent.name[:10])
         found.setdefault(f"{path.parent.parent.parent.name}/{path.parent.parent.name}", []).append(kept)
     return {name: sorted(kept, key=lambda one: one.order, reverse=True) for name, kept in found.items()}

@@ -14,10 +14,11 @@ import numpy as np
 
 from lmjax import param
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, learner, record
+from lmjax.run import flags, learner, record, trackers
 from lmjax.run import lanes as side_by_side
 from lmjax.run.log import Log
 from lmjax.run.options import Run
+from lmjax.run.settings import flatten, to_json
 from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, workdir
 from lmjax.train import loop
@@ -103,6 +104,7 @@ def session(experiment: str, config, may_change=(), may_grow=()):
     may_change: settings that decide what is done with the trained model alone, so that a finished run may be asked
     again with others. may_grow: how long it is trained, where more of it changes nothing of what was trained so far.
     """
+    trackers.check(config.track)
     path, free = config.workdir or fresh(experiment), (*MAY_CHANGE, *may_change)
     with workdir(path, experiment, config, free, may_grow) as folder, interrupts() as interrupt:
         interrupt.publish(None)  # nothing to save yet
@@ -203,7 +205,8 @@ def fit(
     if config.dry_run:
         raise Planned(twin_of(config, specs, recipe(config), batches(config.seed)(0), carry, steps, tokens_per_step))
     began = time.perf_counter()
-    with Log(folder, steps, tokens_per_step * made.count, config.quiet) as log, checkpoints:
+    board = trackers.opener(config.track, session.experiment, flatten(to_json(config)))
+    with Log(folder, steps, tokens_per_step * made.count, config.quiet, trackers=board) as log, checkpoints:
         log.resume(start)
         if begun:
             log.say(f"going on from step {start} of {steps}")

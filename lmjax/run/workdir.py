@@ -10,7 +10,7 @@ from lmjax.errors import UserError
 from lmjax.run.settings import flatten, from_json, text, to_json
 
 # Between two starts of one run: where it is and what it shows, never what is trained.
-MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "profile", "dry_run", "quiet")
+MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "track", "profile", "dry_run", "quiet")
 
 
 @contextlib.contextmanager
