@@ -121,7 +121,7 @@ PUBLISHED = {
 NEEDS = {
     "trec_cnn": {"flags": {"runs": 5}},
     "mr_cnn": {"flags": {"runs": 10}},
-    "sst2_cnn": {"minutes": 30},
+    "sst2_cnn": {"flags": {"runs": 5}},
     "sst1_cnn": {"minutes": 30},
     "r8_lstm": {"flags": {"runs": 5}},
     "imdb_minilm": {"gpu": True},

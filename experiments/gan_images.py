@@ -92,7 +92,7 @@ PUBLISHED = {
     "stacked_dcgan": {"modes": (99.0, _LIN), "class_kl": (3.40, _LIN)},
     "stacked_pacgan2": {"modes": (1000.0, _LIN), "class_kl": (0.06, _LIN)},
 }
-NEEDS = {name: {"gpu": True, "flags": {"lanes": 5}} for name in PRESETS if name != "mnist_dcgan"}
+NEEDS = {name: {"gpu": True, "flags": {"seeds": 5}} for name in PRESETS if name != "mnist_dcgan"}
 CHUNK = 500  # images made together, normalized by their own statistics
 
 

@@ -82,6 +82,7 @@ PUBLISHED = {
     "nanogpt_gpu": {"best_validation_loss": (1.4697, "nanoGPT README", "V")},
 }
 NEEDS = {
+    "nanogpt_cpu": {"flags": {"seeds": 3}},
     "nanogpt_gpu": {"gpu": True, "minutes": 4},
     "gpt2": {"by_hand": "many GPUs and a text of your own"},
     "gpt3_xl": {"by_hand": "a cluster and a text of your own"},

@@ -121,6 +121,7 @@ PUBLISHED = {
 _MINUTES = {"zaremba_medium": 6, "zaremba_large": 11, "gal_medium_tied": 8, "gal_medium": 8, "gal_large_tied": 15,
             "gal_large": 15, "awd": 120}  # estimated for one H200, not timed
 NEEDS = {name: {"gpu": True, "minutes": minutes} for name, minutes in _MINUTES.items()}
+NEEDS["zaremba_small"] = {"flags": {"seeds": 2}}
 
 
 def main(config):

@@ -147,9 +147,9 @@ def rows(method: str) -> dict:
 
 PUBLISHED = {"coco_texygen_mle": rows("MLE"), "coco_seqgan": rows("SeqGAN")}
 NEEDS = {
-    "coco_texygen_mle": {"flags": {"runs": 5}},
-    "coco_seqgan": {"flags": {"runs": 5}, "start": "text_gan/coco_texygen_mle"},
-    "tang_mle": {"flags": {"runs": 2}},
+    "coco_texygen_mle": {"flags": {"seeds": 5}},
+    "coco_seqgan": {"flags": {"seeds": 5}, "start": "text_gan/coco_texygen_mle"},
+    "tang_mle": {"flags": {"seeds": 2}},
 }
 
 

@@ -3,6 +3,9 @@
 `complaints(folder)` says in lines what is wrong with experiments/results/<experiment>/<preset>/<date>/. A figure is
 supported by the "result" lines of metrics.jsonl, which `record.save` wrote as the run ended. Records from before there
 were such lines are told apart by `digest`; of those only the figures of validation can be held against the log.
+
+    launch/run.sh -m lmjax.run.record_check             all kept records: what is wrong, status 2 if something is
+    launch/run.sh -m lmjax.run.record_check --digests   the digests of those whose log has no such lines
 """
 
 import hashlib
@@ -10,9 +13,12 @@ import json
 import math
 import re
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
-from lmjax.run import record
+from lmjax.config import setting
+from lmjax.errors import UserError
+from lmjax.run import flags, record
 from lmjax.run.log import read
 
 FORM = {
@@ -161,3 +167,30 @@ def digest(result: dict) -> str:
     """Of what a record claims: its figures, seeds and verdict. For those whose log does not repeat them."""
     claims = {name: result[name] for name in ("experiment", "preset", "seeds", "metrics", "published", "verdict")}
     return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Config:
+    results: str = setting("", "folder of records; default: experiments/results")
+    digests: bool = setting(False, "print the digests of records whose log does not repeat their figures, to be pinned")
+
+
+def main(config: Config):
+    results = Path(config.results).expanduser() if config.results else record.ROOT / "experiments" / "results"
+    wrong = 0
+    for folder in sorted(path.parent for path in results.glob("*/*/*/result.json")):
+        name = folder.relative_to(results).as_posix()
+        found = complaints(folder)
+        wrong += bool(found)
+        if not config.digests:
+            print("".join(f"{name}: {line}\n" for line in found), end="")
+        elif not found:
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            if not any(map(ended, logs(folder, result))):
+                print(name, digest(result))
+    if wrong:
+        raise UserError(f"{wrong} records of {results} do not hold")
+
+
+if __name__ == "__main__":
+    flags.run(main, Config)

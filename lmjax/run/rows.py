@@ -96,13 +96,16 @@ def _rows(path: Path) -> list[Row]:
         raise ValueError(f"{path.name} speaks of {name}, which is none of its presets")
     found = []
     for preset in ("", *module.PRESETS):
-        config = flags.parse(module.Config, module.PRESETS, argv=["", *([f"--preset={preset}"] if preset else [])])
+        what = Needs(**needs.get(preset, {}))
+        given = {**({"preset": preset} if preset else {}), **what.flags}
+        argv = ["", *(f"--{name}={value}" for name, value in given.items())]
+        config = flags.parse(module.Config, module.PRESETS, argv=argv)
         figures = ({name: record.Published(*figure) for name, figure in of.get(preset, {}).items()}
                    for of in (published, otherwise))  # fmt: skip
         help = module.PRESETS[preset]["help"] if preset else _summary(module)
-        what = Needs(**needs.get(preset, {}))
         found.append(Row(f"{experiment}/{preset or 'default'}", experiment, preset, config, help, *figures, what))
-    same = any(replace(row.config, preset="") == found[0].config for row in found[1:])
+    of_presets = (flags.parse(module.Config, module.PRESETS, argv=["", f"--preset={name}"]) for name in module.PRESETS)
+    same = any(replace(config, preset="") == found[0].config for config in of_presets)
     return found[1:] if same else found
 
 

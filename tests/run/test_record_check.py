@@ -1,7 +1,8 @@
 """Kept records: of one form, their arithmetic right, their figures in their logs; and an edit of any is seen.
 
 pinned_records.txt has the digests (record_check.digest) of the records that were made before a run wrote its figures
-into its log: what no log line repeats is held by them. A record made since needs none, and none is added.
+into its log: what no log line repeats is held by them. A record made since needs none; one whose run had
+begun before is added by launch/run.sh -m lmjax.run.record_check --digests.
 """
 
 import copy
