@@ -49,6 +49,7 @@ RULES = {
     "modes": ("higher", 0.5),
     "high_quality": ("higher", 1.0),
     "reverse_kl": ("lower", 0.02),
+    "class_kl": ("lower", 0.02),
     "caught": ("higher", 1.0),
     "blocked": ("lower", 0.1),
 }
