@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from lmjax.errors import UserError
 
 NAMES = ("wandb", "mlflow", "trackio")
-CLOSE = 30.0  # seconds
+CLOSE = 60.0  # seconds; MLflow makes its database anew in ten, on a busy machine in fifty
 WAITING = 10_000  # lines that may wait for a slow service, before it counts as dead
 
 
