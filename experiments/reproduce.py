@@ -207,9 +207,15 @@ def table(done: list[Job], ends: dict[str, str], left: dict[str, str]):
     if len(out) > 1:
         widths = [max(len(row[n]) for row in out) for n in range(6)]
         print("\n" + "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in out))
-    for name, reason in (ends | left).items():
+    for name, reason in ends.items():
         if reason:
             print(f"{name}: {reason}")
+    why: dict[str, list[str]] = {}
+    for name, reason in left.items():
+        why.setdefault(re.sub(r"^takes [\d:]+, ", "each takes ", reason), []).append(name)
+    for reason, names in why.items():
+        few = ", ".join(names[:3]) + f" and {len(names) - 3} more (--list)" * (len(names) > 3)
+        print(f"{few}: {reason if len(names) > 1 else left[names[0]]}")
 
 
 def show(every: dict[str, Job]):

@@ -182,7 +182,7 @@ def records(results=None) -> dict[str, list[Kept]]:
     return {name: sorted(kept, key=lambda one: one.order, reverse=True) for name, kept in found.items()}
 
 
-NEVER_MATTER = ("preset", "workdir", "data_dir", "seed", "seeds", "runs", "lanes", "start", "strategy", "mesh", "keep",
+NEVER_MATTER = ("preset", "workdir", "data_dir", "seed", "seeds", "runs", "form", "start", "strategy", "mesh", "keep",
                 "log_every", "save_every", "evaluate_every", "patience", "profile", "quiet", "show", "track",
                 "beside")  # fmt: skip
 
@@ -194,7 +194,8 @@ def changed(result: dict, config=None) -> str:
     own, found = {name: text(leaf.default) for name, leaf in of_row.items()}, []
     for word in shlex.split(result["command"])[2:]:
         name, _, value = word.lstrip("-").partition("=")
-        if name not in NEVER_MATTER and own.get(name) != value:
+        seeds_alone = name == "lanes" and value.isdigit()  # as some records before --seeds have it
+        if name not in NEVER_MATTER and not seeds_alone and own.get(name) != value:
             found.append(shlex.quote(word))
     return " ".join(found)
 

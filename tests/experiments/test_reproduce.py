@@ -186,6 +186,20 @@ def test_a_row_that_ends_is_kept_when_asked(place, monkeypatch):
     assert kept == [[place / "runs/one/well"]]
 
 
+def test_rows_that_are_not_run_are_told_by_their_reason(place, capsys):
+    left = {f"one/{n}": f"takes {n}:00, more than the budget leaves" for n in range(5)} | {"one/gpu": "wants a GPU"}
+    reproduce.table([], {}, left)
+    assert capsys.readouterr().out == (
+        "one/0, one/1, one/2 and 2 more (--list): each takes more than the budget leaves\none/gpu: wants a GPU\n"
+    )
+
+
+def test_lanes_of_other_settings_are_another_run():
+    command = "launch/run.sh experiments/seqgan.py --preset=mle --keep=1"
+    assert rows.changed({"command": f"{command} --lanes=5 --seeds=5 --form=turns"}) == ""
+    assert rows.changed({"command": f"{command} --lanes=lr=1e-3,1e-2"}) == "--lanes=lr=1e-3,1e-2"
+
+
 def test_a_row_is_expected_to_take_what_its_record_took(found):
     row = next(row for row in found if row.name == "ngram_ptb/default")
     result = {"wall_seconds": 100.0, "device": "2 cores of X", "command": "launch/run.sh experiments/ngram_ptb.py"}
