@@ -64,10 +64,19 @@ def _class(verdict: str) -> str:
 def _section(name: str, lines: list[Line]) -> str:
     head = "".join(f'<th scope="col">{cell}</th>' for cell in ("row", "ours", "published", "verdict", "record"))
     body = "".join(map(_line, lines))
+    folder = next((line.kept.folder.parent.parent for line in lines if line.kept), None)
+    shown = "".join(_picture(path, name) for path in sorted(folder.glob("*.png"))) if folder else ""
+    shown = f"<details><summary>pictures</summary>{shown}</details>" if shown else ""
     return (
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{name}</h2><div class="scroll"><table>'
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{name}</h2>{shown}<div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead>{body}</table></div></section>\n"
     )
+
+
+def _picture(path: Path, of: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    about = f"{path.stem.replace('_', ' ')} of {of}"
+    return f'<img alt="{_text(about)}" loading="lazy" src="data:image/png;base64,{data}">'
 
 
 def _line(line: Line) -> str:
@@ -76,7 +85,7 @@ def _line(line: Line) -> str:
     help = f"<p>{_text(line.help)}</p>" if line.standing == "row" else ""
     cells = {
         "ours": _figures(beside, others) if line.kept else "",
-        "published": "".join(map(_published, beside)),
+        "published": _published(beside),
         "verdict": f'<span class="verdict {_class(line.verdict)}">{line.verdict}</span>',
         "record": _record(line),
     }
@@ -85,9 +94,13 @@ def _line(line: Line) -> str:
     return f'<tbody class="{line.standing}" data-verdict="{line.verdict}"><tr>{made}</tr>{_more(line)}</tbody>\n'
 
 
-def _published(figure: Figure) -> str:
-    name, source = _text(report.words(figure.name)), _text(figure.source)
-    return f"<div>{name} <b>{figure.published}</b> <small>{source}</small></div>"
+def _published(figures: list[Figure]) -> str:
+    """A source is named behind the last of its figures."""
+    out = []
+    for figure, after in zip(figures, [*figures[1:], None]):
+        source = "" if after and after.source == figure.source else f" <small>{_text(figure.source)}</small>"
+        out.append(f"<div>{_text(report.words(figure.name))} <b>{figure.published}</b>{source}</div>")
+    return "".join(out)
 
 
 def _figures(beside: list[Figure], others: list[Figure]) -> str:
@@ -121,11 +134,8 @@ def _more(line: Line) -> str:
     if drawn := curve(folder, list(result["published"])):
         parts.append(drawn)
         what.append("curve")
-    pictures = sorted(folder.glob("*.png")) + sorted(folder.parent.parent.glob("*.png")) * (line.standing == "row")
-    for path in pictures:
-        data = base64.b64encode(path.read_bytes()).decode()
-        about = f"{path.stem.replace('_', ' ')} of {result['experiment']} {result['preset']}".strip()
-        parts.append(f'<img alt="{_text(about)}" loading="lazy" src="data:image/png;base64,{data}">')
+    pictures = sorted(folder.glob("*.png"))
+    parts += [_picture(path, f"{result['experiment']} {result['preset']}".strip()) for path in pictures]
     what += ["pictures"] if pictures else []
     for path in sorted(folder.glob("sample*.txt")):
         parts.append(f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>")
