@@ -1,11 +1,9 @@
 """What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
 
-import itertools
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +18,7 @@ from lmjax.run.log import Log
 from lmjax.run.options import Run
 from lmjax.run.settings import flatten, to_json
 from lmjax.run.weights import trained
-from lmjax.run.workdir import MAY_CHANGE, workdir
+from lmjax.run.workdir import MAY_CHANGE, fresh, workdir
 from lmjax.train import loop
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
@@ -111,15 +109,6 @@ def session(experiment: str, config, may_change=(), may_grow=()):
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
         yield run
-
-
-def fresh(experiment: str) -> Path:
-    """A new folder under runs/, the first number that no run has taken."""
-    for number in itertools.count(1):
-        folder = Path("runs", experiment, f"{number:03}")
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
 
 
 def finish(

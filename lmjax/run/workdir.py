@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 from pathlib import Path
@@ -33,6 +34,15 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
             _same(path, stored(folder), asked, may_change, may_grow)
         write(folder / "config.json", asked)  # of the last start, where it may differ from the first
         yield folder
+
+
+def fresh(experiment: str) -> Path:
+    """A new folder under runs/, the first number that no run has taken."""
+    for number in itertools.count(1):
+        folder = Path("runs", experiment, f"{number:03}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def _folder(path) -> Path:
