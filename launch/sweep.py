@@ -1,6 +1,7 @@
 """Searches an experiment's settings with Optuna: each trial a run of its own, as many at a time as there are workers.
 
-    bash launch/run.sh launch/sweep.py experiments/gpt_char.py --space="lr=3e-4..1e-2:log x model.layers=2,4,6"
+    export LMJAX_EXTRAS=sweep
+    bash launch/run.sh launch/sweep.py experiments/gpt_char.py --space="lr=3e-4..1e-2:log x model.layers=2,4,6" \\
         --trials=40 --workers=2 --pruner=median --workdir=runs/sweep/gpt -- --steps=500
 
 What stands behind ` -- ` is given to every trial. A space joins its terms by ` x `: name=a,b,c is a choice, name=low..high
@@ -19,8 +20,8 @@ Several machines: begin the sweep on one, then on each other, with the same WORK
 
     bash launch/run.sh launch/sweep.py --join --workdir=WORKDIR --workers=4 --storage=postgresql://USER@HOST/DATABASE
 
-The database is for those; without --storage a file in WORKDIR serves the workers of one machine. Leave its password to
-~/.pgpass or PGPASSWORD; one in the address is neither shown nor kept.
+The database (LMJAX_EXTRAS=sweep,postgres) is for those; without --storage a file in WORKDIR serves the workers of one machine.
+Leave its password to ~/.pgpass or PGPASSWORD; one in the address is neither shown nor kept.
 
 Papers: Akiba et al. 2019 (Optuna), Bergstra et al. 2011 (TPE), Hansen & Ostermeier 2001 (CMA-ES), Li et al. 2018
 (Hyperband).

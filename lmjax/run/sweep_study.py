@@ -128,7 +128,7 @@ def connect(folder: Path, url: str):
     try:
         import optuna
     except ImportError:
-        raise UserError("a sweep needs Optuna: pip install 'lmjax[sweep]'") from None
+        raise UserError("a sweep needs Optuna: set LMJAX_EXTRAS=sweep before launch/run.sh, or pip install 'lmjax[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not url:
         path = folder / "journal.jsonl"
@@ -141,7 +141,7 @@ def connect(folder: Path, url: str):
     try:
         import psycopg  # noqa: F401 SQLAlchemy's own line on its absence is a traceback
     except ImportError:
-        raise UserError("--storage=postgresql:// needs psycopg: pip install 'lmjax[postgres]'") from None
+        raise UserError("--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=sweep,postgres, or pip install 'lmjax[postgres]'") from None
     try:
         return optuna.storages.RDBStorage(f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True})
     except Exception as error:  # sqlalchemy's, psycopg's and what Optuna makes of them
@@ -240,10 +240,12 @@ def requeue(place: Place, study) -> list[int]:
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         lock = hold(folder_of(place, trial.number) / ".trial")
-        if lock is not None:
-            with lock:
+        if lock is None:
+            continue
+        with lock:  # its worker may have ended it and let go since the list was read
+            if place.storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
                 place.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            found.append(trial.number)
+                found.append(trial.number)
     return found
 
 

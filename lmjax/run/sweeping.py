@@ -71,7 +71,7 @@ def planned(config, script: str, rest: list[str]):
         try:
             import cmaes  # noqa: F401
         except ImportError:
-            raise UserError("--sampler=cmaes needs cmaes: pip install 'lmjax[sweep]'") from None
+            raise UserError("--sampler=cmaes needs cmaes: LMJAX_EXTRAS=sweep, or pip install 'lmjax[sweep]'") from None
     path = Path(script).resolve()
     mine = {field.name: getattr(config, field.name) for field in fields(sweep_study.Plan) if hasattr(config, field.name)}
     plan = sweep_study.Plan(**mine | {
