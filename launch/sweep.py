@@ -1,15 +1,15 @@
 """Searches an experiment's settings with Optuna: each trial a run of its own, as many at a time as there are workers.
 
     export LMJAX_EXTRAS=sweep
-    bash launch/run.sh launch/sweep.py experiments/gpt_char.py --space="lr=3e-4..1e-2:log x model.layers=2,4,6" \\
+    bash launch/run.sh launch/sweep.py experiments/gpt_char.py --space="lr=3e-4..1e-2:log x model.layers=2,4" \\
         --trials=40 --workers=2 --pruner=median --workdir=runs/sweep/gpt -- --steps=500
 
-What stands behind ` -- ` is given to every trial. A space joins its terms by ` x `: name=a,b,c is a choice, name=low..high
-a range of the numbers that the setting takes, :log behind it in the logarithm, :step=0.1 in steps. Names and values are
-those of the experiment's own flags, and are checked before anything starts.
+What stands behind ` -- ` is given to every trial. A space joins its terms by ` x `: name=a,b,c is a choice,
+name=low..high a range of the numbers that the setting takes, :log behind it in the logarithm, :step=0.1 in steps. Names
+and values are those of the experiment's own flags, and are checked before anything starts.
 
-A trial counts for its best validation (--metric, of the lines of kind "valid" in its metrics.jsonl; where it writes none,
-a validation figure of its result.json), never for a test figure. Trials that the pruner ends early save first.
+A trial counts for its best validation (--metric, of the lines of kind "valid" in its metrics.jsonl; where it writes
+none, a validation figure of its result.json), never for a test figure. Trials that the pruner ends early save first.
 
 The same command with the same --workdir goes on where it was stopped or killed, and a worker's death costs no trial: it
 goes back in the queue and on from its last checkpoint. --trials may grow. WORKDIR has the trials' own workdirs under
@@ -55,7 +55,9 @@ class Config:
     default_first: bool = setting(True, "try the experiment's own settings first, where the space has them all")
     give_up: int = setting(5, "trials in a row that fail with one and the same line end the sweep; 0: never", low=0)
     pin: bool = setting(True, "share this machine's cores out among the workers, where there are enough of them")
-    workdir: str = setting("", "folder of the sweep; the same one goes on with it. Default: a new one under runs/sweep/")
+    workdir: str = setting(
+        "", "folder of the sweep; the same one goes on with it. Default: a new one under runs/sweep/"
+    )
     storage: str = setting("", "postgresql://USER@HOST/DATABASE for many machines; default: a file in the workdir")
     join: bool = setting(False, "add this machine's workers to the sweep that was begun in --workdir")
 

@@ -22,7 +22,7 @@ td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #e3e3e0;white
 td.t{text-align:left;white-space:normal;min-width:12rem} tr.best{font-weight:600;background:#eef5ea} tr.dim{color:#888}
 """
 CAPTIONS = {
-    "history": "Each trial's value in the order they began, and the best so far.",
+    "history": "The trials' values in the order they began, and the best so far. What lies beyond an axis is at its edge.",
     "curves": "Validation of each trial as it trained.",
     "slices": "Value against each setting, later trials darker.",
     "parallel": "Each line a trial: its settings from left to right, its value at the far right; the best in red.",
@@ -124,7 +124,9 @@ def _rows(place, trials, best) -> str:
         cells.append(f"{trial.duration.total_seconds():.0f}" if trial.duration else "")
         for term in place.terms:
             value = trial.params.get(term.name)
-            cells.append(f"{value:.4g}" if isinstance(value, float) else text(value) if term.name in trial.params else "")
+            cells.append(
+                f"{value:.4g}" if isinstance(value, float) else text(value) if term.name in trial.params else ""
+            )
         kind = "best" if best and trial.number == best.number else "" if trial.state.name == "COMPLETE" else "dim"
         error = html.escape(trial.user_attrs.get("error", ""))
         rows.append(f'<tr class="{kind}">' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)

@@ -53,13 +53,16 @@ def history(trials, done, best, higher, metric, shown):
     pruned = [t for t in trials if t.state.name == "PRUNED" and t.value is not None]
     failed = [t.number for t in trials if t.state.name == "FAIL"]
 
-    def inside(value):
-        return min(max(value, low), high)
+    def dots(found, **style):
+        """What lies beyond the axis is a triangle at its edge."""
+        within = [t for t in found if low <= t.value <= high]
+        beyond = [t for t in found if t not in within]
+        axes.scatter([t.number for t in within], [t.value for t in within], clip_on=False, **style)
+        style |= {"marker": "v" if higher else "^", "label": None}
+        axes.scatter([t.number for t in beyond], [low if higher else high] * len(beyond), clip_on=False, **style)
 
-    axes.scatter([t.number for t in pruned], [inside(t.value) for t in pruned], s=18, marker="x", color=PALE,
-                 label="pruned, where it was", clip_on=False)  # fmt: skip
-    axes.scatter([t.number for t in done], [inside(t.value) for t in done], s=22, color=BLUE, label="complete",
-                 clip_on=False)  # fmt: skip
+    dots(pruned, s=18, marker="x", color=PALE, label="pruned, where it was")
+    dots(done, s=22, color=BLUE, label="complete")
     if failed:
         bad = low if higher else high
         axes.scatter(failed, [bad] * len(failed), s=26, marker="|", color="#333333", label="failed", clip_on=False)
@@ -149,6 +152,7 @@ def parallel(place, trials, done, best, metric, shown):
     figure = canvas(max(6.0, 1.4 + 1.6 * (len(names) + 1)), 4.2)
     axes = figure.add_subplot()
     import matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     shades = matplotlib.colormaps["viridis"]
     order = {trial.number: i for i, trial in enumerate(sorted(done, key=lambda t: abs(t.value - best.value)))}
@@ -167,8 +171,9 @@ def parallel(place, trials, done, best, metric, shown):
             _tick(axes, i, at, label)
     last = len(names)
     axes.axvline(last, color="#444444", linewidth=0.8)
-    for part in (0, 0.25, 0.5, 0.75, 1):
-        _tick(axes, last, part, f"{low + part * (high - low):.4g}", left=False)
+    for value in MaxNLocator(5).tick_values(low, high):
+        if low <= value <= high:
+            _tick(axes, last, (value - low) / (high - low), f"{value:.4g}", left=False)
     axes.set_xticks(range(last + 1), [*names, metric], fontsize=9)
     axes.set_yticks([])
     axes.set(xlim=(-0.35, last + 0.35), ylim=(-0.03, 1.03))
@@ -230,4 +235,6 @@ class Scale:
             values = [term.low + part * (term.high - term.low) for part in parts]
         if term.type is int:
             values = sorted({round(value) for value in values})
-        return [self.at(value) for value in values], [f"{value:.2g}" if term.type is float else str(value) for value in values]
+        return [self.at(value) for value in values], [
+            f"{value:.2g}" if term.type is float else str(value) for value in values
+        ]

@@ -128,7 +128,9 @@ def connect(folder: Path, url: str):
     try:
         import optuna
     except ImportError:
-        raise UserError("a sweep needs Optuna: set LMJAX_EXTRAS=sweep before launch/run.sh, or pip install 'lmjax[sweep]'") from None
+        raise UserError(
+            "a sweep needs Optuna: set LMJAX_EXTRAS=sweep before launch/run.sh, or pip install 'lmjax[sweep]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not url:
         path = folder / "journal.jsonl"
@@ -141,7 +143,9 @@ def connect(folder: Path, url: str):
     try:
         import psycopg  # noqa: F401 SQLAlchemy's own line on its absence is a traceback
     except ImportError:
-        raise UserError("--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=sweep,postgres, or pip install 'lmjax[postgres]'") from None
+        raise UserError(
+            "--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=sweep,postgres, or pip install 'lmjax[postgres]'"
+        ) from None
     try:
         return optuna.storages.RDBStorage(f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True})
     except Exception as error:  # sqlalchemy's, psycopg's and what Optuna makes of them
@@ -168,9 +172,7 @@ def begin(folder: Path, plan: Plan, terms, url: str, defaults: dict) -> Place:
         name = _name(folder, url)
         import optuna
 
-        study = optuna.create_study(
-            storage=storage, study_name=name, direction=plan.direction, load_if_exists=True
-        )
+        study = optuna.create_study(storage=storage, study_name=name, direction=plan.direction, load_if_exists=True)
         trials = study.get_trials(deepcopy=False)
         if not trials and defaults:
             study.enqueue_trial(defaults, user_attrs={"default": True})

@@ -4,6 +4,7 @@ Started by run/sweeping.py, which writes {"workdir", "storage", "cores"} to its 
 password, and a command line can be read by others.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -105,10 +106,8 @@ def attend(place, taken, log, stop) -> tuple[int, bool]:
                 return end(process), True
             if stop:
                 return end(process), False
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL)
-            except subprocess.TimeoutExpired:
-                pass
     finally:
         if process.poll() is None:
             process.kill()
@@ -186,10 +185,8 @@ def best(log: Tail, folder: Path, plan) -> float:
     if values:
         return _best(values, plan)
     name, figures = plan.metric or "loss", {}
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError):
         figures = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError, KeyError):
-        pass
     figures = {key: figure for key, figure in figures.items() if "valid" in key}
     if figures.get(name, {}).get("mean") is not None:
         found = figures[name]

@@ -41,7 +41,9 @@ def sweep(config, script: str, rest: list[str]):
 
 def joined(config, script, rest):
     if script or rest or config.space:
-        raise UserError("--join takes the experiment and its space from the sweep: give --workdir, --storage, --workers")
+        raise UserError(
+            "--join takes the experiment and its space from the sweep: give --workdir, --storage, --workers"
+        )
     if not config.workdir:
         raise UserError("--join needs --workdir: the folder of the sweep, which this machine shares")
     place = sweep_study.join(Path(config.workdir).expanduser().resolve(), config.storage)
@@ -73,7 +75,9 @@ def planned(config, script: str, rest: list[str]):
         except ImportError:
             raise UserError("--sampler=cmaes needs cmaes: LMJAX_EXTRAS=sweep, or pip install 'lmjax[sweep]'") from None
     path = Path(script).resolve()
-    mine = {field.name: getattr(config, field.name) for field in fields(sweep_study.Plan) if hasattr(config, field.name)}
+    mine = {
+        field.name: getattr(config, field.name) for field in fields(sweep_study.Plan) if hasattr(config, field.name)
+    }
     plan = sweep_study.Plan(**mine | {
         "script": str(path.relative_to(record.ROOT)) if path.is_relative_to(record.ROOT) else str(path),
         "flags": tuple(rest), "trials": trials, "direction": _direction(config),
