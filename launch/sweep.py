@@ -20,8 +20,8 @@ Several machines: begin the sweep on one, then on each other, with the same WORK
 
     bash launch/run.sh launch/sweep.py --join --workdir=WORKDIR --workers=4 --storage=postgresql://USER@HOST/DATABASE
 
-The database (LMJAX_EXTRAS=sweep,postgres) is for those; without --storage a file in WORKDIR serves the workers of one machine.
-Leave its password to ~/.pgpass or PGPASSWORD; one in the address is neither shown nor kept.
+The database (LMJAX_EXTRAS=sweep,postgres) is for those; without --storage a file in WORKDIR serves the workers of one
+machine. Leave its password to ~/.pgpass or PGPASSWORD; one in the address is neither shown nor kept.
 
 Papers: Akiba et al. 2019 (Optuna), Bergstra et al. 2011 (TPE), Hansen & Ostermeier 2001 (CMA-ES), Li et al. 2018
 (Hyperband).

@@ -22,7 +22,7 @@ td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #e3e3e0;white
 td.t{text-align:left;white-space:normal;min-width:12rem} tr.best{font-weight:600;background:#eef5ea} tr.dim{color:#888}
 """
 CAPTIONS = {
-    "history": "The trials' values in the order they began, and the best so far. What lies beyond an axis is at its edge.",
+    "history": "Trials' values in the order they began, and the best so far. What lies beyond an axis is at its edge.",
     "curves": "Validation of each trial as it trained.",
     "slices": "Value against each setting, later trials darker.",
     "parallel": "Each line a trial: its settings from left to right, its value at the far right; the best in red.",

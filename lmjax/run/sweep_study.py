@@ -11,6 +11,7 @@ queue as the same trial, with its values and its folder, and whoever takes it ne
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from lmjax.errors import UserError
 from lmjax.run import sweep_space
 from lmjax.run.workdir import stored, write
 
+DATABASES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 WAIT = "wait"  # all trials are taken, and one may yet come back
 
 
@@ -62,6 +64,12 @@ class Place(NamedTuple):
     terms: tuple
     storage: object
     name: str
+
+    def close(self):
+        """Ends the connections of a database; a journal has none."""
+        if engine := getattr(self.storage, "engine", None):
+            self.storage.remove_session()
+            engine.dispose()
 
 
 @contextlib.contextmanager
@@ -122,9 +130,8 @@ def public(url: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*)(:[^/]*)?@", r"\1@", re.sub(r"(password=)[^&]*", r"\1***", url))
 
 
-def connect(folder: Path, url: str):
-    """Optuna's storage: the journal in the sweep's folder, or the database at `url`. To be called `alone`: a database
-    that is empty gets its tables, and two processes that both find it empty get in each other's way."""
+def check(url: str):
+    """UserError where Optuna or psycopg is missing, or the address is of no database that serves here."""
     try:
         import optuna
     except ImportError:
@@ -132,22 +139,28 @@ def connect(folder: Path, url: str):
             "a sweep needs Optuna: set LMJAX_EXTRAS=sweep before launch/run.sh, or pip install 'lmjax[sweep]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url and not url.startswith(DATABASES):
+        raise UserError(f"--storage={public(url)}: expected postgresql://USER@HOST/DATABASE, or nothing for a file")
+    if url and importlib.util.find_spec("psycopg") is None:
+        raise UserError(
+            "--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=postgres, or pip install 'lmjax[postgres]'"
+        )
+
+
+def connect(folder: Path, url: str):
+    """Optuna's storage: the journal in the sweep's folder, or the database at `url`. To be called `alone`: a database
+    that is empty gets its tables, and two processes that both find it empty get in each other's way."""
+    check(url)
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
     if not url:
         path = folder / "journal.jsonl"
         path.touch()
-        backend = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=JournalLock(path))
-        return optuna.storages.JournalStorage(backend)
-    scheme, found, rest = url.partition("://")
-    if not found or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise UserError(f"--storage={public(url)}: expected postgresql://USER@HOST/DATABASE, or nothing for a file")
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
     try:
-        import psycopg  # noqa: F401 SQLAlchemy's own line on its absence is a traceback
-    except ImportError:
-        raise UserError(
-            "--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=sweep,postgres, or pip install 'lmjax[postgres]'"
-        ) from None
-    try:
-        return optuna.storages.RDBStorage(f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True})
+        rest = url.partition("://")[2]
+        return RDBStorage(f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True})
     except Exception as error:  # sqlalchemy's, psycopg's and what Optuna makes of them
         raise UserError(f"--storage={public(url)} cannot be used: {_reason(error, url)}") from None
 
@@ -291,4 +304,4 @@ def give_up(place: Place, study, line: str):
 
 
 def _kind(line: str) -> str:
-    return re.sub(r"[\d.]+(e[-+]?\d+)?", "#", line)
+    return re.sub(r"[-+]?[\d.]+(e[-+]?\d+)?", "#", line)

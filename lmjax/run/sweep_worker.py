@@ -214,7 +214,8 @@ def main():
     if job["cores"]:
         os.sched_setaffinity(0, job["cores"])
     try:
-        work(sweep_study.join(Path(job["workdir"]), job["storage"]), stop)
+        with contextlib.closing(sweep_study.join(Path(job["workdir"]), job["storage"])) as place:
+            work(place, stop)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(error.status)

@@ -1,5 +1,6 @@
 """A sweep from its command line to its page: begins the study, keeps the workers alive, shows what they find."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -33,10 +34,11 @@ def sweep(config, script: str, rest: list[str]):
     with workdir(folder, "sweep", plan, may_change=("give_up",), may_grow=("trials",)) as folder:
         say(f"sweep in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
         place = sweep_study.begin(folder.resolve(), plan, terms, config.storage, defaults)
-        for number in sweep_study.reap(place):
-            say(f"trial {number} was left by a worker that is gone: back in the queue")
-        supervise(place, config)
-        finished(place)
+        with contextlib.closing(place):
+            for number in sweep_study.reap(place):
+                say(f"trial {number} was left by a worker that is gone: back in the queue")
+            supervise(place, config)
+            finished(place)
 
 
 def joined(config, script, rest):
@@ -48,7 +50,8 @@ def joined(config, script, rest):
         raise UserError("--join needs --workdir: the folder of the sweep, which this machine shares")
     place = sweep_study.join(Path(config.workdir).expanduser().resolve(), config.storage)
     say(f"joins the sweep in {place.folder}")
-    supervise(place, config)
+    with contextlib.closing(place):
+        supervise(place, config)
 
 
 def planned(config, script: str, rest: list[str]):
@@ -65,7 +68,9 @@ def planned(config, script: str, rest: list[str]):
     for name in sweep_space.OURS[:2]:
         if name in names:
             raise UserError(f"--{name} behind --: the sweep sets it for each trial; leave it out")
-    _metric(config)
+    if "test" in config.metric.split("_"):
+        raise UserError(f"--metric={config.metric}: a sweep never chooses by test data; name a validation figure")
+    sweep_study.check(config.storage)
     trials = config.trials
     if config.sampler == "grid":
         trials = min(trials, sweep_space.grid_size(terms))
@@ -84,11 +89,6 @@ def planned(config, script: str, rest: list[str]):
     })  # fmt: skip
     first = config.default_first and config.sampler != "grid" and all(term.holds(own[term.name]) for term in terms)
     return plan, terms, {term.name: own[term.name] for term in terms} if first else {}
-
-
-def _metric(config):
-    if "test" in config.metric.split("_"):
-        raise UserError(f"--metric={config.metric}: a sweep never chooses by test data; name a validation figure")
 
 
 def _direction(config) -> str:
