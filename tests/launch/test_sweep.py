@@ -155,6 +155,330 @@ def lies(workdir, number, when) -> float | None:
     return later[0] - when if later else 0.0 if ended else None
 
 
+# What is refused, before anything starts.
+
+REFUSED = [
+    ("", "no --space is given"),
+    ("--space=x", "expected name=a,b,c or name=low..high"),
+    ("--space=y=1..2", "no setting y"),
+    ("--space=layer=1..2", "did you mean layers?"),
+    ("--space=x=0..20", "x=20: expected a finite number from -10 to 10"),
+    ("--space=layers=1.5..3", "layers=1.5: expected a whole number"),
+    ("--space=layers=0,1", "layers=0: expected a whole number of at least 1"),
+    ("--space=kind=a,c", "kind=c: expected one of"),
+    ("--space=kind=a", "expected two or more different values"),
+    ("--space=x=1..0", "expected the lower end first"),
+    ("--space=x=0..1:log", ":log needs ends above 0"),
+    ("--space=x=0..1:step=0.3", "expected a step that leads from 0 to 1"),
+    ("--space=x=0..1:lin", "unknown :lin; expected :log or :step"),
+    ("--space=x=0..1 x x=1..2", "--space has x twice"),
+    ("--space=workdir=a,b", "workdir is set by the sweep"),
+    ("--space=x=0..1 --sampler=grid", "has no end of values for --sampler=grid"),
+    ("--space=x=0..1 --metric=test_loss", "never chooses by test data"),
+    ("--space=x=0..1 --storage=mysql://me:secret@host/db", "expected postgresql://"),
+    ("--space=x=0..1 --join", "--join takes the experiment and its space from the sweep"),
+    ("--space=x=0..1 -- --x=0.5", "x is in --space and behind --"),
+    ("--space=x=0..1 -- --workdir=b", "--workdir behind --"),
+    ("--space=x=0..1 -- --stepz=3", "unknown flag --stepz; did you mean --steps?"),
+    ("--space=x=0..1 other.py", "stray argument 'other.py'"),
+    ("--space=x=0..1 --worker=2", "unknown flag --worker; did you mean --workers?"),
+]
+
+
+@pytest.fixture
+def launched(monkeypatch, capsys, tmp_path):
+    """launched(*words) -> (status, stdout, stderr) of launch/sweep.py, in this process."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("launch_sweep", ROOT / "launch/sweep.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+
+    def launched(*words):
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "launch/sweep.py"), *words])
+        try:
+            flags.run(module.main, module.Config, starts=True)
+            status = 0
+        except SystemExit as ended:
+            status = ended.code
+        return status, *capsys.readouterr()
+
+    return launched
+
+
+@pytest.mark.parametrize(("words", "says"), REFUSED)
+def test_what_a_user_gets_wrong_is_one_line_and_starts_nothing(launched, tmp_path, words, says):
+    own, _, rest = words.partition(" -- ")
+    own = re.findall(r"--space=.*?(?= --|$)|\S+", own.replace(" other.py", "")) + ["other.py"] * ("other" in own)
+    status, out, err = launched(str(STUB), *own, *(["--", rest] if rest else []))
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert says in err
+    assert "secret" not in err
+    assert not [path for path in tmp_path.rglob("*") if "trials" in path.parts]
+
+
+def test_a_script_that_is_none_is_refused(launched):
+    assert "there is no script nope.py" in launched("nope.py", "--space=x=0..1")[2]
+    assert "no script is given" in launched("--space=x=0..1")[2]
+    assert "is no experiment" in launched(str(ROOT / "tests/conftest.py"), "--space=x=0..1")[2]
+
+
+def test_help_is_a_page(launched):
+    status, out, err = launched("--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("Searches an experiment's settings with Optuna")
+    assert "--space" in out
+
+
+def test_a_space_is_read_by_the_types_of_the_settings():
+    Config, presets = sweep_space.load(str(ROOT / "experiments/gpt_char.py"))
+    space = "lr=1e-4..1e-2:log x model.dropout=0..1:step=0.25 x model.layers=2..8 x model.bias=true,no x preset=gpt2,gpt3_xl"
+    with pytest.raises(UserError, match="model.dropout=1: expected a finite number from 0 to 0.99"):
+        sweep_space.parse(space, Config, presets)
+    space = space.replace("0..1:", "0..0.75:")
+    rate, dropout, layers, bias, preset = terms = sweep_space.parse(space, Config, presets)
+    assert (rate.low, rate.high, rate.log, rate.type) == (1e-4, 1e-2, True, float)
+    assert dropout.grid() == [0.0, 0.25, 0.5, 0.75]
+    assert layers.grid() == [2, 3, 4, 5, 6, 7, 8]
+    assert bias.choices == (True, False)
+    assert preset.choices == ("gpt2", "gpt3_xl")
+    assert rate.flag(0.00123456789) == "--lr=0.00123457"
+    assert bias.flag(False) == "--model.bias=false"
+    assert [term.holds(value) for term, value in zip(terms, (2e-3, 0.5, 4, True, ""))] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert [dropout.holds(0.3), layers.holds(4.0), layers.holds(9)] == [False, False, False]
+    assert sweep_space.grid_size(terms[1:]) == 4 * 7 * 2 * 2
+
+
+# One trial after another, in this process.
+
+
+def plan_of(**changes):
+    plan = dict(
+        script=str(STUB), flags=(), space="x=-1..1 x layers=2,4", trials=3, sampler="tpe", pruner="none", metric="",
+        direction="minimize", objective="mean", seed=0, default_first=False, give_up=0,
+    )  # fmt: skip
+    return sweep_study.Plan(**plan | changes)
+
+
+def begun(folder, url="", defaults=None, **changes):
+    folder.mkdir(exist_ok=True)
+    plan = plan_of(**changes)
+    terms = sweep_space.parse(plan.space, *sweep_space.load(plan.script))
+    (folder / "config.json").write_text(json.dumps({"experiment": "sweep", "config": dataclasses.asdict(plan)}))
+    return sweep_study.begin(folder, plan, terms, url, defaults or {})
+
+
+def put_back(place):
+    """A trial whose holder is gone, and one whose holder is not."""
+    first, second = sweep_study.take(place), sweep_study.take(place)
+    assert (first.trial.number, second.trial.number) == (0, 1)
+    assert sweep_study.reap(place) == []
+    params = first.trial.params
+    first.lock.close()  # as its process ends
+    assert sweep_study.reap(place) == [0]
+    again = sweep_study.take(place)
+    assert (again.trial.number, again.trial.params, again.trial.user_attrs["starts"]) == (0, params, 2)
+    again.study.tell(again.trial, 0.5)
+    again.lock.close()
+    third = sweep_study.take(place)
+    assert third.trial.number == 2
+    assert sweep_study.take(place) == sweep_study.WAIT
+    for taken in (second, third):
+        taken.study.tell(taken.trial, 0.25)
+        taken.lock.close()
+    assert sweep_study.take(place) is None
+    assert states(sweep_study.load(place).get_trials()) == ["COMPLETE"] * 3
+
+
+def test_a_dead_worker_s_trial_goes_back_in_the_queue(tmp_path):
+    put_back(begun(tmp_path / "sweep"))
+
+
+def test_a_trial_that_ended_as_it_was_looked_at_stays_ended(tmp_path, monkeypatch):
+    place = begun(tmp_path / "sweep")
+    taken, hold = sweep_study.take(place), sweep_study.hold
+
+    def ends(path):
+        taken.study.tell(taken.trial, 1.0)
+        taken.lock.close()
+        return hold(path)
+
+    monkeypatch.setattr(sweep_study, "hold", ends)
+    assert sweep_study.reap(place) == []
+    assert states(sweep_study.load(place).get_trials()) == ["COMPLETE"]
+
+
+def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path):
+    place = begun(tmp_path / "sweep")
+    with open(tmp_path / "sweep/journal.jsonl", "ab") as journal:
+        journal.write(b'{"op_code":4,"worker_')
+    taken = sweep_study.take(place)
+    assert taken.trial.number == 0
+    assert sweep_study.load(sweep_study.join(tmp_path / "sweep", "")).get_trials()[0].params == taken.trial.params
+    taken.lock.close()
+
+
+def test_the_journal_s_lock_goes_with_its_holder(tmp_path):
+    (tmp_path / "journal").write_text("")
+    holder = "import sys, time; from pathlib import Path; from lmjax.run.sweep_study import JournalLock\n"
+    holder += f"JournalLock(Path({str(tmp_path / 'journal')!r})).acquire(); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        process.kill()
+        began = time.monotonic()
+        lock = sweep_study.JournalLock(tmp_path / "journal")
+        lock.acquire()
+        lock.release()
+    assert time.monotonic() - began < 2
+
+
+def test_the_draws_of_a_seed_are_the_same_again(tmp_path):
+    def draws(name, seed):
+        place, found = begun(tmp_path / name, seed=seed, trials=6), []
+        for _ in range(6):
+            taken = sweep_study.take(place)
+            taken.study.tell(taken.trial, taken.trial.params["x"] ** 2)
+            taken.lock.close()
+            found.append(tuple(taken.trial.params.values()))
+        return found
+
+    assert draws("a", 1) == draws("b", 1)
+    assert draws("c", 2) != draws("a1", 1)
+    assert len(set(draws("d", 3))) == 6
+
+
+@pytest.mark.parametrize("sampler", ["grid", "cmaes", "random"])
+def test_every_sampler_gives_values_of_the_space(tmp_path, sampler):
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes", reason="the sweep extra is not installed")
+    place = begun(tmp_path / "sweep", sampler=sampler, space="x=-1..1:step=1 x layers=2,4", trials=6)
+    found = []
+    for _ in range(6):
+        taken = sweep_study.take(place)
+        taken.study.tell(taken.trial, taken.trial.params["x"])
+        taken.lock.close()
+        found.append((taken.trial.params["x"], taken.trial.params["layers"]))
+    assert {x for x, _ in found} <= {-1.0, 0.0, 1.0}
+    if sampler == "grid":
+        assert sorted(found) == [(x, layers) for x in (-1.0, 0.0, 1.0) for layers in (2, 4)]
+    assert sweep_study.take(place) is None
+
+
+def run_one(place):
+    taken = sweep_study.take(place)
+    with taken.lock:
+        sweep_worker.run(place, taken, stop=[])
+    return sweep_study.load(place).get_trials(deepcopy=False)[taken.trial.number]
+
+
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({}, 0.04),
+        ({"objective": "best_lane"}, -0.06),
+        ({"metric": "accuracy", "direction": "maximize"}, 99.96),
+        ({"flags": ("--kind=silent",), "metric": "validation_loss"}, 0.5),
+        ({"flags": ("--kind=silent",), "metric": "macro_f1"}, "gave no validation figure macro_f1: set --metric to one of"),
+        ({"metric": "test_accuracy"}, "no validation figure test_accuracy: set --metric to one of accuracy, loss, loss_0"),
+        ({"flags": ("--kind=bad",)}, "stub.py: kind=bad does not go with x=0.5"),
+        ({"flags": ("--kind=diverge",)}, "stub.py: stopped at step 3: lower the learning rate"),
+    ],
+)  # fmt: skip
+def test_what_a_trial_counts_for(tmp_path, changes, value):
+    defaults = {"x": 0.5, "layers": 2}
+    flags = (*changes.pop("flags", ()), "--pause=0", "--steps=2")
+    trial = run_one(begun(tmp_path / "sweep", defaults=defaults, flags=flags, **changes))
+    if isinstance(value, str):
+        assert trial.state.name == "FAIL"
+        assert value in trial.user_attrs["error"]
+    else:
+        assert trial.value == pytest.approx(value)
+        assert trial.user_attrs["default"]
+
+
+def test_a_pruned_trial_saves_and_a_finished_one_is_not_run_again(tmp_path, monkeypatch):
+    place = begun(tmp_path / "sweep", flags=("--pause=0.05", "--steps=200"))
+    pruned = sweep_study.take(place)
+    monkeypatch.setattr(pruned.trial, "should_prune", lambda: True)
+    with pruned.lock:
+        sweep_worker.run(place, pruned, stop=[])
+    ended = sweep_study.load(place).get_trials(deepcopy=False)[0]
+    assert ended.state.name == "PRUNED"
+    assert 0 < int((pruned.folder / "state").read_text()) < 200
+    assert ended.intermediate_values[0] == pytest.approx((float(starts(place.folder, 0)[0][3]) - 0.3) ** 2 + 199 / 200)
+
+    taken = sweep_study.take(place)  # its worker dies between the experiment's end and telling of it
+    (taken.folder / "result.json").write_text("{}")
+    (taken.folder / "metrics.jsonl").write_text('{"step": 1, "kind": "valid", "loss": 0.125}\n')
+    taken.lock.close()
+    assert sweep_study.reap(place) == [1]
+    assert run_one(place).value == 0.125
+    assert starts(place.folder, 1) == []
+
+
+def test_trials_that_all_fail_alike_end_the_sweep(tmp_path):
+    place = begun(tmp_path / "sweep", flags=("--kind=bad",), give_up=2, trials=9)
+    run_one(place)
+    run_one(place)
+    assert sweep_study.take(place) is None
+    sweep_study.begin(place.folder, place.plan, place.terms, "", {})  # started again
+    run_one(place)
+    taken = sweep_study.take(place)
+    assert taken.trial.number == 3
+    taken.lock.close()
+
+
+def test_a_password_is_not_shown():
+    assert sweep_study.public("postgresql://me:s3cret@host:5432/db") == "postgresql://me@host:5432/db"
+    assert "s3cret" not in sweep_study.public("postgresql://host/db?user=me&password=s3cret")
+    assert sweep_study.public("") == ""
+
+
+def test_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
+    assert sweeping.shares(2) == [[0, 1], [2, 3, 4]]
+    assert sweeping.shares(6) == [None] * 6
+
+
+def test_two_workers_prune_and_leave_a_page_and_the_same_command_goes_on(tmp_path):
+    words = [
+        "--space=x=-1..1 x layers=1..8:log x kind=a,b",
+        "--workers=2",
+        "--pruner=median",
+        "--workdir=s",
+        "--trials=12",
+    ]
+    words += ["--", "--steps=5", "--pause=0"]
+    status, out, err = call(tmp_path, *words)
+    assert (status, err) == (0, "")
+    assert "the experiment's own settings: 0.04 (trial 0)" in out
+    best = json.loads((tmp_path / "s/best.json").read_text())
+    assert best["command"] in out
+    assert f"--x={best['settings']['x']:.6g}" in best["command"]
+    assert "--steps=5" in best["command"]
+    assert best["value"] <= 0.04
+    page = (tmp_path / "s/sweep.html").read_text()
+    assert len((tmp_path / "s/trials.csv").read_text().splitlines()) == 13
+    pictures = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
+    names = ("history", "curves", "slices", "parallel", "importance")
+    assert [base64.b64decode(data) for data in pictures] == [(tmp_path / f"s/{n}.png").read_bytes() for n in names]
+    assert "http" not in re.sub(r'base64,[^"]*', "", page)
+    kept = (tmp_path / "s/trials/0003/starts.log").read_bytes()
+    status, out, err = call(tmp_path, *(word.replace("=12", "=13") for word in words))
+    assert (status, err) == (0, "")
+    assert "13/13  trial 12" in out
+    assert (tmp_path / "s/trials/0003/starts.log").read_bytes() == kept
+    status, _, err = call(tmp_path, *(word.replace("=median", "=none") for word in words))
+    assert (status, err.count("\n")) == (2, 1)
+    assert "holds a run with trials=13, not 12" in err or "holds a run with pruner=median, not none" in err
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 def test_killed_workers_and_a_killed_launcher_lose_no_trial(tmp_path):
     print(survives(tmp_path / "sweep"))
