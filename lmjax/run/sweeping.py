@@ -20,8 +20,8 @@ from lmjax.run.workdir import fresh, workdir
 
 POLL = 0.25  # seconds between looks at the workers
 SHOW = 1.0  # seconds between looks at the study
-YOUNG = 10.0  # a worker that ends sooner cannot have done much
-DEATHS = 5  # young ones in a row that end the sweep
+CRASHES = 5  # of workers that end by themselves in a row, and no trial between: the sweep ends
+DEATHS = 100  # of workers that are killed, likewise
 
 
 def sweep(config, script: str, rest: list[str]):
@@ -109,7 +109,7 @@ class Worker:
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,  # ctrl-C is the launcher's alone
             )  # fmt: skip
         job = {"workdir": str(place.folder), "storage": url, "cores": cores}
-        self.began, self.cores = time.monotonic(), cores
+        self.cores = cores
         try:
             self.process.stdin.write(json.dumps(job).encode())
             self.process.stdin.close()
@@ -127,12 +127,12 @@ def shares(workers: int) -> list:
 
 def supervise(place, config):
     """Runs the workers until there is nothing left to do. A worker that dies is replaced and its trial put back."""
-    signals, before = [], {}
+    signals, handlers = [], {}
     for s in (signal.SIGTERM, signal.SIGINT):
-        before[s] = signal.signal(s, lambda signum, frame: signals.append(signum))
+        handlers[s] = signal.signal(s, lambda signum, frame: signals.append(signum))
     cores = shares(config.workers) if config.pin else [None] * config.workers
     workers = [Worker(place, config.storage, n, cores[n]) for n in range(config.workers)]
-    deaths, shown = 0, 0.0
+    deaths, crashes, ended, shown = 0, 0, 0, 0.0
     try:
         with Table(place.plan, place.terms) as table:
             while workers:
@@ -149,26 +149,30 @@ def supervise(place, config):
                     workers.remove(worker)
                     if status == 0:
                         continue
-                    deaths = deaths + 1 if time.monotonic() - worker.began < YOUNG else 1
+                    deaths, crashes = deaths + (status < 0), crashes + (status > 0)
                     how = signal.Signals(-status).name if status < 0 else last_line(worker.log) or f"status {status}"
-                    if deaths > DEATHS * config.workers:
+                    if crashes > CRASHES or deaths > DEATHS:
                         raise UserError(f"workers end as soon as they begin, the last with: {how}; see {worker.log}")
                     back = sweep_study.reap(place)
                     table.say(
                         f"worker {worker.number} ended ({how}): another takes its place"
                         + (f"; back in the queue: {', '.join(f'trial {n}' for n in back)}" if back else "")
                     )
-                    if deaths > config.workers:
-                        time.sleep(min(5.0, 0.5 * deaths))
+                    if status > 0:  # a database that is away for a moment, say
+                        time.sleep(min(5.0, 0.5 * crashes))
                     workers.append(Worker(place, config.storage, worker.number, worker.cores))
                 if time.monotonic() - shown > SHOW:
-                    table.show(sweep_study.load(place).get_trials(deepcopy=False))
+                    trials = sweep_study.load(place).get_trials(deepcopy=False)
+                    table.show(trials)
+                    before, ended = ended, sum(trial.state.is_finished() for trial in trials)
+                    if ended > before:
+                        deaths = crashes = 0
                     shown = time.monotonic()
                 time.sleep(POLL)
             table.show(sweep_study.load(place).get_trials(deepcopy=False))
     finally:
         leave(workers, [signal.SIGTERM, signal.SIGTERM])
-        for s, handler in before.items():
+        for s, handler in handlers.items():
             signal.signal(s, handler)
 
 
