@@ -7,7 +7,9 @@ takes (whole ones where it takes whole ones), with `:log` uniform in the logarit
 """
 
 import importlib.util
+import itertools
 import math
+import random
 import re
 import sys
 from pathlib import Path
@@ -99,11 +101,14 @@ def parse(space: str, Config, presets: dict) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def grid_size(terms) -> int:
+def grid(terms, seed: int) -> list[dict]:
+    """All points of the space, {name: value}, in an order that the seed decides. UserError where there are too many."""
     size = math.prod(len(term.grid()) for term in terms)
     if size > MOST_IN_GRID:
         raise UserError(f"--sampler=grid: this --space has {size:,} points: leave some out, or use --sampler=random")
-    return size
+    points = [dict(zip([t.name for t in terms], point)) for point in itertools.product(*(t.grid() for t in terms))]
+    random.Random(seed).shuffle(points)
+    return points
 
 
 def _term(word: str, known: dict[str, Leaf]) -> Term:

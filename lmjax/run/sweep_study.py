@@ -189,6 +189,11 @@ def begin(folder: Path, plan: Plan, terms, url: str, defaults: dict) -> Place:
         trials = study.get_trials(deepcopy=False)
         if not trials and defaults:
             study.enqueue_trial(defaults, user_attrs={"default": True})
+        if (
+            plan.sampler == "grid"
+        ):  # Optuna's GridSampler gives a point to two workers, and ends in study.optimize alone
+            for point in sweep_space.grid(terms, plan.seed)[len(trials) : plan.trials]:
+                study.enqueue_trial(point)
         study.set_user_attr("since", len(trials))  # failures before this start are not counted again
         study.set_user_attr("stopped", "")
         return Place(folder, plan, terms, storage, name)
@@ -228,9 +233,7 @@ def load(place: Place, trials_so_far: int = 0):
 
     plan = place.plan
     seed = random.Random(f"{plan.seed} {trials_so_far}").randrange(2**31)
-    if plan.sampler == "grid":
-        sampler = optuna.samplers.GridSampler({t.name: t.grid() for t in place.terms}, seed=plan.seed)
-    elif plan.sampler == "random":
+    if plan.sampler in ("random", "grid"):  # a grid's trials are in the queue, with their values
         sampler = optuna.samplers.RandomSampler(seed=seed)
     elif plan.sampler == "cmaes":
         sampler = optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)

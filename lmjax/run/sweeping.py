@@ -73,7 +73,7 @@ def planned(config, script: str, rest: list[str]):
     sweep_study.check(config.storage)
     trials = config.trials
     if config.sampler == "grid":
-        trials = min(trials, sweep_space.grid_size(terms))
+        trials = min(trials, len(sweep_space.grid(terms, config.seed)))
     if config.sampler == "cmaes":
         try:
             import cmaes  # noqa: F401

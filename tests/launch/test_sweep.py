@@ -253,7 +253,8 @@ def test_a_space_is_read_by_the_types_of_the_settings():
         False,
     ]
     assert [dropout.holds(0.3), layers.holds(4.0), layers.holds(9)] == [False, False, False]
-    assert sweep_space.grid_size(terms[1:]) == 4 * 7 * 2 * 2
+    points = sweep_space.grid(terms[1:], 0)
+    assert len({tuple(point.values()) for point in points}) == len(points) == 4 * 7 * 2 * 2
 
 
 # One trial after another, in this process.
