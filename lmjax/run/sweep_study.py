@@ -16,6 +16,7 @@ import json
 import os
 import random
 import re
+import urllib.parse
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,8 +169,10 @@ def connect(folder: Path, url: str):
 def _reason(error: Exception, url: str) -> str:
     """The database's own words, in one line, without the password."""
     line = next((line for line in str(getattr(error, "orig", None) or error).splitlines() if line.strip()), "")
-    secret = re.search(r"://[^/@:]*:([^/]*)@", url)
-    return line.replace(secret[1], "***") if secret and secret[1] else line
+    found = re.search(r"://[^/@:]*:([^/]+)@", url)
+    for secret in {found[1], urllib.parse.unquote(found[1])} if found else ():
+        line = line.replace(secret, "***")
+    return line
 
 
 def begin(folder: Path, plan: Plan, terms, url: str, defaults: dict) -> Place:
