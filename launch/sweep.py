@@ -15,6 +15,8 @@ The same command with the same --workdir goes on where it was stopped or killed,
 goes back in the queue and on from its last checkpoint. --trials may grow. WORKDIR has the trials' own workdirs under
 trials/, and at the end sweep.html with its pictures, and trials.csv.
 
+Trials that share a GPU want XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment, or one worker.
+
 Several machines: begin the sweep on one, then on each other, with the same WORKDIR on a file system that all share (NFS
 4 has the locks it takes),
 

@@ -81,7 +81,11 @@ def load(script: str):
         raise UserError(f"{script} is no Python file: expected one such as experiments/gpt_char.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.resolve().parent))  # as where it is run
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     if not hasattr(module, "Config") or not hasattr(module, "main"):
         raise UserError(f"{script} is no experiment: it has no Config and main, see experiments/gpt_char.py")
     return module.Config, getattr(module, "PRESETS", {})

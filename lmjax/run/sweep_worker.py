@@ -1,7 +1,7 @@
 """A sweep's worker: takes one trial after another, each a process of its own with its own workdir.
 
-Started by run/sweeping.py, which writes {"workdir", "storage", "cores"} to its standard input: an address may hold a
-password, and a command line can be read by others.
+Started by run/sweeping.py, which writes {"workdir", "storage", "cores", "launcher"} to its standard input: an address
+may hold a password, and a command line can be read by others.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ PR_SET_PDEATHSIG = 1
 class Stop:
     """Whether this worker is to leave: a signal came, or its launcher is gone."""
 
-    def __init__(self):
-        self.signal, self.parent = None, os.getppid()
+    def __init__(self, launcher: int):
+        self.signal, self.launcher = None, launcher
         for s in (signal.SIGTERM, signal.SIGINT):
             signal.signal(s, self._handle)
 
@@ -38,7 +38,7 @@ class Stop:
         self.signal = self.signal or signum
 
     def __bool__(self):
-        return self.signal is not None or os.getppid() != self.parent
+        return self.signal is not None or os.getppid() != self.launcher
 
 
 def work(place, stop) -> None:
@@ -210,7 +210,7 @@ def last_line(path: Path) -> str:
 
 def main():
     job = json.load(sys.stdin)
-    stop = Stop()
+    stop = Stop(job["launcher"])
     if job["cores"]:
         os.sched_setaffinity(0, job["cores"])
     try:

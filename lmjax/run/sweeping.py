@@ -108,7 +108,7 @@ class Worker:
                 [sys.executable, "-m", "lmjax.run.sweep_worker"],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,  # ctrl-C is the launcher's alone
             )  # fmt: skip
-        job = {"workdir": str(place.folder), "storage": url, "cores": cores}
+        job = {"workdir": str(place.folder), "storage": url, "cores": cores, "launcher": os.getpid()}
         self.cores = cores
         try:
             self.process.stdin.write(json.dumps(job).encode())
