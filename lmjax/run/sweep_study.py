@@ -68,8 +68,9 @@ class Place(NamedTuple):
 
     def close(self):
         """Ends the connections of a database; a journal has none."""
-        if engine := getattr(self.storage, "engine", None):
-            self.storage.remove_session()
+        database = getattr(self.storage, "_backend", None)  # behind Optuna's cache of the trials that ended
+        if engine := getattr(database, "engine", None):
+            database.remove_session()
             engine.dispose()
 
 
@@ -152,7 +153,7 @@ def connect(folder: Path, url: str):
     """Optuna's storage: the journal in the sweep's folder, or the database at `url`. To be called `alone`: a database
     that is empty gets its tables, and two processes that both find it empty get in each other's way."""
     check(url)
-    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages import JournalStorage, RDBStorage, get_storage
     from optuna.storages.journal import JournalFileBackend
 
     if not url:
@@ -161,7 +162,7 @@ def connect(folder: Path, url: str):
         return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
     try:
         rest = url.partition("://")[2]
-        return RDBStorage(f"postgresql+psycopg://{rest}", engine_kwargs={"pool_pre_ping": True})
+        return get_storage(RDBStorage(f"postgresql+psycopg://{rest}"))
     except Exception as error:  # sqlalchemy's, psycopg's and what Optuna makes of them
         raise UserError(f"--storage={public(url)} cannot be used: {_reason(error, url)}") from None
 
@@ -230,24 +231,28 @@ def _name(folder: Path, url: str) -> str:
     return kept["name"]
 
 
-def load(place: Place, trials_so_far: int = 0):
-    """The study with its sampler and pruner. The sampler's draws are decided by the seed and the trials there are."""
+def load(place: Place):
+    """The study with its pruner."""
     import optuna
 
-    plan = place.plan
-    seed = random.Random(f"{plan.seed} {trials_so_far}").randrange(2**31)
-    if plan.sampler in ("random", "grid"):  # a grid's trials are in the queue, with their values
-        sampler = optuna.samplers.RandomSampler(seed=seed)
-    elif plan.sampler == "cmaes":
-        sampler = optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-    else:
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, plan.trials // 4)))
     pruner = {
         "none": optuna.pruners.NopPruner,
         "median": optuna.pruners.MedianPruner,
         "hyperband": optuna.pruners.HyperbandPruner,
-    }[plan.pruner]()
-    return optuna.load_study(study_name=place.name, storage=place.storage, sampler=sampler, pruner=pruner)
+    }[place.plan.pruner]()
+    return optuna.load_study(study_name=place.name, storage=place.storage, pruner=pruner)
+
+
+def sampler(plan: Plan, trials_so_far: int):
+    """Its draws are decided by the seed and the trials there are."""
+    import optuna
+
+    seed = random.Random(f"{plan.seed} {trials_so_far}").randrange(2**31)
+    if plan.sampler in ("random", "grid"):  # a grid's trials are in the queue, with their values
+        return optuna.samplers.RandomSampler(seed=seed)
+    if plan.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(4, plan.trials // 4)))
 
 
 def folder_of(place: Place, number: int) -> Path:
@@ -287,11 +292,10 @@ def take(place: Place) -> Taken | str | None:
             return None
         if TrialState.WAITING not in states and len(states) >= place.plan.trials:
             return WAIT if TrialState.RUNNING in states else None
-        study = load(place, len(states))
+        study.sampler = sampler(place.plan, len(states))
         trial = study.ask({term.name: term.distribution() for term in place.terms})
         folder = folder_of(place, trial.number)
         lock = hold(folder / ".trial")
-        trial.set_user_attr("worker", f"{os.uname().nodename}:{os.getpid()}")
         trial.set_user_attr("starts", trial.user_attrs.get("starts", 0) + 1)
         return Taken(study, trial, folder, lock)
 
