@@ -34,13 +34,8 @@ def main(config):
         raise Diverged("stopped at step 3: lower the learning rate")
     stopped = []
     signal.signal(signal.SIGTERM, lambda signum, frame: stopped.append(signum))
-    if (folder / "alive").exists():  # another start of this trial: it must be gone
-        other = int((folder / "alive").read_text())
-        try:
-            os.kill(other, 0)
-            sys.exit("two of one trial")
-        except ProcessLookupError:
-            pass
+    if (folder / "alive").exists() and runs(int((folder / "alive").read_text())):
+        sys.exit("two of one trial")
     (folder / "alive").write_text(str(os.getpid()))
     done = int(state.read_text()) if state.exists() else 0
     tell(folder, f"start {done} {time.time()} {config.x!r}")
@@ -59,6 +54,14 @@ def main(config):
     figures = {"validation_loss": {"mean": 0.5, "values": [0.5]}, "macro_f1": {"mean": 1.0, "values": [1.0]}}
     (folder / "result.json").write_text(json.dumps({"metrics": figures}))
     tell(folder, f"end {config.steps} {time.time()}")
+
+
+def runs(pid: int) -> bool:
+    """Whether that process is at work: one that was killed may wait for its parent to hear of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def tell(folder, line):
