@@ -125,10 +125,13 @@ def survives(workdir, url=""):
             orphans = children(launcher.pid)
             launcher.kill()
     began = time.monotonic()
-    again = subprocess.run(words, capture_output=True, text=True, timeout=600)
-    assert again.returncode == 0, again.stderr
-    assert "best of" in again.stdout
-    assert not any(Path(f"/proc/{pid}").exists() for pid in orphans), "workers leave with their launcher"
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as again:
+        wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in orphans), what="workers to leave")
+        left = [n for n in range(trials) if not (workdir / f"trials/{n:04}/result.json").exists()]
+        out, err = again.communicate(timeout=600)
+    assert left, "they leave with their launcher, not when there is nothing left to do"
+    assert (again.returncode, err) == (0, "")
+    assert "best of" in out
     found = trials_of(workdir, url)
     assert states(found) == ["COMPLETE"] * trials
     assert [trial.number for trial in found] == list(range(trials))
