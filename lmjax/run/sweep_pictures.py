@@ -17,7 +17,8 @@ def draw(place, study, trials, best, curves: dict, metric: str) -> dict[str, Pat
         return {}
     values = sorted(trial.value for trial in done)
     higher = place.plan.direction == "maximize"
-    shown = limits(values[::-1] if higher else values)
+    own = [trial.value for trial in done if trial.user_attrs.get("default")]
+    shown = limits(values[::-1] if higher else values, own)
     found = {
         "history": history(trials, done, best, higher, metric, shown),
         "curves": draw_curves(trials, best, curves, metric, higher),
@@ -33,15 +34,15 @@ def draw(place, study, trials, best, curves: dict, metric: str) -> dict[str, Pat
     return paths
 
 
-def limits(values) -> tuple[float, float]:
+def limits(values, own=()) -> tuple[float, float]:
     """The ends of an axis on which the good values have room: those of a trial that went wrong are cut at its end.
 
-    values: the best first.
+    values: the best first; own: those that the axis must hold in any case.
     """
     best, middle, worst = values[0], values[len(values) // 2], values[-1]
     reach = 3 * abs(middle - best)
     end = worst if reach == 0 or abs(worst - best) <= reach else best + math.copysign(reach, worst - best)
-    low, high = min(best, end), max(best, end)
+    low, high = min(best, end, *own), max(best, end, *own)
     room = 0.06 * (high - low) or 0.01 * abs(high) or 0.01
     return low - room, high + room
 
@@ -236,5 +237,5 @@ class Scale:
         if term.type is int:
             values = sorted({round(value) for value in values})
         return [self.at(value) for value in values], [
-            f"{value:.2g}" if term.type is float else str(value) for value in values
+            f"{value:.3g}" if term.type is float else str(value) for value in values
         ]
