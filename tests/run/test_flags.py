@@ -305,3 +305,10 @@ def test_an_error_carries_its_own_status(capsys, monkeypatch):
         flags.run(main, Config)
     assert ended.value.code == 143
     assert capsys.readouterr().err == "demo.py: stopped\n"
+
+
+def test_a_command_that_starts_another_script():
+    words = ["launch/sweep.py", "--trials=4", "experiments/x.py", "--seed=1", "--", "--steps=3", "y.py", "--"]
+    own = ["launch/sweep.py", "--trials=4", "--seed=1"]
+    assert flags.split(words) == (own, "experiments/x.py", ["--steps=3", "y.py", "--"])
+    assert flags.split(["a.py", "--join"]) == (["a.py", "--join"], "", [])
