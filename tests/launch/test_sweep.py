@@ -332,8 +332,9 @@ def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path):
 
 def test_the_journal_s_lock_goes_with_its_holder(tmp_path):
     (tmp_path / "journal").write_text("")
-    holder = "import sys, time; from pathlib import Path; from lmjax.run.sweep_study import JournalLock\n"
-    holder += f"JournalLock(Path({str(tmp_path / 'journal')!r})).acquire(); print('held', flush=True); time.sleep(60)"
+    holder = "import time; from pathlib import Path; from lmjax.run.sweep_study import JournalLock\n"
+    holder += f"lock = JournalLock(Path({str(tmp_path / 'journal')!r})); lock.acquire(); print('held', flush=True)\n"
+    holder += "time.sleep(20)"
     with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         with open(tmp_path / "journal") as journal, pytest.raises(BlockingIOError):
