@@ -111,7 +111,7 @@ def main(config):
 
 def train(config):
     from lmjax import param
-    from lmjax.data import reading, tokenizers
+    from lmjax.data import reading
     from lmjax.evaluate.spans import score
     from lmjax.run import answering, grid
     from lmjax.run.lanes import each
@@ -125,7 +125,7 @@ def train(config):
     with session("answer", config, may_change=ASKED) as run:
         run.say(about)
         model, tokenizer, weights = beginning(config, examples)
-        tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
+        tokenizer = run.kept("tokenizer.json", tokenizer)
         model = sized(model, tokenizer.vocab)
         write(run.workdir / "network.json", to_json(model))
         kind = answering.family(model)

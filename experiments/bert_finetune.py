@@ -122,15 +122,17 @@ def main(config):
         at, per_epoch = rows.batches(train, config.batch, seed)
         begun = param.begin_with(specs, weights)
         state = strategy.place(jax.jit(lambda: new_state(param.init(begun, jax.random.key(seed)), tx))())
-        key, best, began = jax.random.key(seed + 1_000_003), {"valid": -1.0}, time.perf_counter()
+        key, best = strategy.share(jax.random.key(seed + 1_000_003)), {"valid": -1.0}
+        began = time.perf_counter()
         for i in range(steps):
             batch = at(i) | {"rate": np.full(config.batch, rate, np.float32)}
             state, _ = step(state, strategy.batch(batch), key)
             if (i + 1) % per_epoch == 0:
                 run.check()
-                now = score(state.params, valid)
+                params = strategy.near(state.params)
+                now = score(params, valid)
                 if now > best["valid"]:
-                    best = {"valid": now, "epoch": (i + 1) // per_epoch, "test": score(state.params, test)}
+                    best = {"valid": now, "epoch": (i + 1) // per_epoch, "test": score(params, test)}
         return best | {"seconds": round(time.perf_counter() - began, 1)}
 
     with session("bert_finetune", config) as run:

@@ -89,7 +89,7 @@ def main(config):
     text = load_text(config.data, config.data_dir or None)
     tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
     with session("bert_pretrain", config) as run:
-        tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
+        tokenizer = run.kept("tokenizer.json", tokenizer)
         model = sized(config.model, tokenizer.vocab)
         found = documents(text.train, tokenizer)
 

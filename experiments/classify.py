@@ -182,7 +182,7 @@ def once(run, data, n: int):
     config = run.config
     splits = divide(data, config, n)
     family = classifying.FAMILIES[config.network]
-    model, reading, weights = beginning(config, run.workdir, splits["train"].texts)
+    model, reading, weights = beginning(run, splits["train"].texts)
     classifying.save(run.workdir, config.network, model, data.classes, reading)
     train, valid, test = (
         classifying.read(reading, splits[name].texts, splits[name].labels) for name in ("train", "valid", "test")
@@ -274,19 +274,19 @@ def divide(data, config, n: int) -> dict:
     return {"train": train.take(order), "valid": valid, "test": test}
 
 
-def beginning(config, folder, texts):
+def beginning(run, texts):
     """(the network's config, how texts are read, pre-trained parts of the parameters)."""
     from lmjax.data import tokenizers
     from lmjax.data.text import Splits
     from lmjax.run import classifying
 
-    path = folder / "tokenizer.json"
+    config, path = run.config, run.workdir / "tokenizer.json"
     if config.network == "bert" and config.start:
         from lmjax.run import models
 
         params, model, tokenizer = models.encoder(config.start)
         longest, weights = min(config.longest, model.context), {k: params[k] for k in ("bert", "pooler") if k in params}
-        reading = classifying.Reading(tokenizers.kept(path, tokenizer), "pieces", True, longest)
+        reading = classifying.Reading(run.kept("tokenizer.json", tokenizer), "pieces", True, longest)
         return replace(model, dropout=config.bert.dropout), reading, weights
     if config.network == "bert":
         if path.exists():
@@ -294,11 +294,11 @@ def beginning(config, folder, texts):
         else:
             joined = "\n".join(texts)
             made = tokenizers.choose("wordpiece", Splits(config.data, joined, joined), config.pieces)
-            tokenizer = tokenizers.kept(path, made)
+            tokenizer = run.kept("tokenizer.json", made)
         model = sized(config.bert, tokenizer.vocab)
         return model, classifying.Reading(tokenizer, "pieces", True, min(config.longest, model.context)), {}
     made = classifying.vocabulary(texts, config.words, config.lower, config.min_count, config.most)
-    tokenizer = tokenizers.kept(path, made)
+    tokenizer = run.kept("tokenizer.json", made)
     model = sized(config.cnn if config.network == "cnn" else config.lstm, tokenizer.vocab)
     weights = {}
     if config.vectors:

@@ -105,7 +105,7 @@ def main(config):
     text = load_text(config.data, config.data_dir or None)
     tokenizer = tokenizers.choose(config.tokenizer, text, config.vocab)
     with session("gpt_char", config) as run:
-        tokenizer = tokenizers.kept(run.workdir / "tokenizer.json", tokenizer)
+        tokenizer = run.kept("tokenizer.json", tokenizer)
         model = sized(config.model, tokenizer.vocab)
         train, valid = tokenizer.encode(text.train), tokenizer.encode(text.valid)
 

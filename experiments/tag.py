@@ -302,13 +302,13 @@ def encoder(run, sentences):
 
         params, model, tokenizer = models.encoder(config.start)
         sizes = asdict(model) | {"dropout": config.bert.dropout}
-        return BertTagger(**sizes, crf=config.bert.crf), tokenizers.kept(path, tokenizer), {"bert": params["bert"]}
+        return BertTagger(**sizes, crf=config.bert.crf), run.kept("tokenizer.json", tokenizer), {"bert": params["bert"]}
     if path.exists():
         tokenizer = tokenizers.load(path)
     else:
         text = "\n".join(" ".join(one.words) for one in sentences)
         made = tokenizers.choose("wordpiece", Splits(config.data, text, text), config.subwords)
-        tokenizer = tokenizers.kept(path, made)
+        tokenizer = run.kept("tokenizer.json", made)
     return sized(config.bert, tokenizer.vocab), tokenizer, {}
 
 

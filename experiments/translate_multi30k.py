@@ -94,7 +94,7 @@ NEEDS = {preset: {"packages": ("sacrebleu", "sacremoses", "spacy")} for preset i
 def main(config):
     import math
 
-    from lmjax.data import batches, pairs, tokenizers
+    from lmjax.data import batches, pairs
     from lmjax.evaluate.perplexity import compile_loss, mean_nll
     from lmjax.evaluate.translation import bleu
     from lmjax.run.lanes import each
@@ -118,7 +118,7 @@ def main(config):
         vocabularies = [pairs.word_vocabulary(side) for side in train]
     with session("translate_multi30k", config, may_change=("beam", "alpha", "offset"), may_grow=("epochs",)) as run:
         source, target = (
-            tokenizers.kept(run.workdir / f"{name}.json", made)
+            run.kept(f"{name}.json", made)
             for name, made in zip(("source", "target"), vocabularies, strict=True)
         )
         network = config.rnn if config.network == "rnn" else config.model

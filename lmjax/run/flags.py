@@ -18,11 +18,12 @@ the preset's name in it. Bad input raises UserError: one line, and at the comman
 
 import os
 import sys
+import traceback
 
 from absl import flags
 
 from lmjax.errors import UserError
-from lmjax.run import runtime
+from lmjax.run import distributed, runtime
 from lmjax.run.settings import Leaf, build, leaves, similar, value_of
 
 
@@ -132,20 +133,34 @@ def run(main, Config, presets: dict[str, dict] | None = None, starts: bool = Fal
 
     starts: the command starts another script, and main is main(config, script, its flags), see `split`. A UserError
     ends as one line on stderr and its status, ^C with status 130, a reader that left (`| head`) with 141.
+    Where launch/multiprocess.py started this program, it joins the others first.
     """
     name = os.path.basename(sys.argv[0])
     try:
         argv, *other = split(sys.argv) if starts else (sys.argv,)
         config = parse(Config, presets, sys.modules[main.__module__].__doc__ or "", argv)
         runtime.prepare()
+        distributed.join()
         main(config, *other)
         sys.stdout.flush()
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        distributed.leave(error.status)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        distributed.leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains as it flushes
-        sys.exit(141)
+        distributed.leave(141)
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        distributed.leave(end.code)
+    except BaseException:
+        if not distributed.asked():
+            raise
+        traceback.print_exc()
+        distributed.leave(1)
+    else:
+        if distributed.asked():
+            distributed.leave(0)

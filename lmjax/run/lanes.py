@@ -76,7 +76,8 @@ def check_values(facts: Facts, make, state, batch, key):
 def strategy_of(config, axes, facts: Facts, alike: bool):
     """Where the lanes run: spread over several devices where these divide them, else each on all devices."""
     devices, together = jax.device_count(), alike or len(facts.seeds) == 1
-    if config.strategy == "auto" and devices > 1 and len(facts.lanes) % devices == 0 and together:
+    alone = jax.process_count() == 1  # a process evaluates every lane, and needs it at hand
+    if alone and config.strategy == "auto" and devices > 1 and len(facts.lanes) % devices == 0 and together:
         return parallel.lane_parallel(shared=len(facts.seeds) == 1)
     return parallel.choose(config.strategy, axes, config.mesh)
 
@@ -89,8 +90,8 @@ def known_form(asked: str, folder, strategy, facts: Facts, alike: bool) -> type 
         return lanes.Together
     if strategy.name.startswith("mesh") or (len(facts.seeds) > 1 and not alike):
         return lanes.InTurn
-    if jax.default_backend() != "cpu":
-        return lanes.Together
+    if jax.default_backend() != "cpu" or (jax.process_count() > 1 and named not in forms):
+        return lanes.Together  # processes could measure differently
     if named in forms:
         return forms[named]
     if kept and kept.get("form") in forms:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import param
-from lmjax.run import grid, preflight
+from lmjax.run import distributed, grid, preflight
 from lmjax.run import lanes as side_by_side
 from lmjax.train import lanes, parallel
 from lmjax.train.state import new_state
@@ -44,13 +44,13 @@ class Learner(NamedTuple):
 
     def weights(self, state, i: int = 0):
         """What lane i is judged by, of its own state."""
-        averaging = self.averagings[i]
-        return state.params if averaging is None else averaging.weights(state.average)
+        averaging, near = self.averagings[i], self.strategy.near
+        return near(state.params) if averaging is None else averaging.weights(near(state.average))
 
     def all_weights(self, state):
         """What remains of all lanes, [N, ...], of their canonical state."""
         if self.best:
-            return state.best
+            return self.strategy.near(state.best)
         each = [self.weights(lanes.one_of(state, i), i) for i in range(self.count)]
         return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
@@ -95,6 +95,7 @@ class Programs:
         """(the compiled step, its FLOPs)."""
         shape = tuple(x.shape for x in jax.tree.leaves(batch))
         if shape not in self.known:
+            distributed.pulse.beat("compiling")
             work = preflight.flops(self.step, state, batch, draw)
             self.known[shape] = self.step.lower(state, batch, draw).compile(), work
         return self.known[shape]
@@ -125,7 +126,7 @@ def compile(made: Learner, state, start: int, folder, say):
     either; lanes.json in the workdir `folder` keeps it, for a run that goes on.
     """
     began, first = time.perf_counter(), [batch(start) for batch in made.batches]
-    form, programs = lanes.Alone(made.strategy, made.key(made.config.seed)), None
+    form, programs = lanes.Alone(made.strategy, made.strategy.share(made.key(made.config.seed))), None
     if made.facts:
         form, programs = _chosen(made, state, first, folder, say)
     else:
@@ -148,14 +149,14 @@ def _chosen(made: Learner, state, first: list, folder, say):
     def make(hyper):
         return made.recipe(hyper).make_step()
 
-    draws = lanes.draws(facts.lanes, made.key)
+    shared_draws = strategy.share(lanes.draws(facts.lanes, made.key))
     single = jax.eval_shape(lambda s: lanes.one_of(s, 0), state)
     side_by_side.check_values(facts, make, single, first[0], made.key(0))
 
     def built(form):
         in_turn, shared = form is lanes.InTurn, len(facts.seeds) == 1
         step = lanes.of_lane(make, config.patience) if in_turn else lanes.over_lanes(make, config.patience, shared)
-        return form(strategy, draws, facts.where), Programs(strategy.compile(step))
+        return form(strategy, shared_draws, facts.where), Programs(strategy.compile(step))
 
     known = side_by_side.known_form(config.form, folder, strategy, facts, made.alike)
     if known is None and config.dry_run:

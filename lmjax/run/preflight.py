@@ -92,10 +92,9 @@ def memory(compiled) -> int:
 
 def device_memory(devices) -> int:
     """Bytes each device has for us; simulated CPU devices share the machine's."""
-    stats = devices[0].memory_stats() or {}
+    here = [device for device in devices if device.process_index == jax.process_index()]
     if devices[0].platform != "cpu":
-        return stats.get("bytes_limit", 0)
-    here = [device for device in devices if device.process_index == devices[0].process_index]
+        return (here[0].memory_stats() or {}).get("bytes_limit", 0)
     limit = Path("/sys/fs/cgroup/memory.max")  # a container's
     text = limit.read_text().strip() if limit.exists() else "max"
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -188,7 +188,8 @@ def command(argv: list[str]) -> str:
                 next(rest, None)
             continue
         words.append(f"{name}={_public(value)}" if equals else _public(word))
-    return shlex.join(["launch/run.sh", str(script), *words])
+    launched = os.environ.get("LMJAX_LAUNCHED", "").split()  # by launch/multiprocess.py
+    return shlex.join(["launch/run.sh", *launched, str(script), *words])
 
 
 def _public(value):

@@ -117,6 +117,8 @@ def _same(a, b, rel_tol=1e-9) -> bool:
 def command(result: dict, root: Path) -> list[str]:
     """A command that starts no script of ours, or another experiment or preset than the record's."""
     words = result["command"].split()
+    if words[1:2] == ["launch/multiprocess.py"]:  # which has flags of its own before the script
+        words = words[:1] + words[next((i for i, w in enumerate(words) if w.startswith("experiments/")), 1) :]
     preset = f"--preset={result['preset']}"
     if words[:2] != ["launch/run.sh", f"experiments/{result['experiment']}.py"]:
         return [f"command is {result['command']}: expected launch/run.sh experiments/{result['experiment']}.py"]

@@ -1,9 +1,12 @@
 """What stands around a training: a workdir that is ours alone, its checkpoints, its log, and the loop between them."""
 
+import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -11,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import param
+from lmjax.data import tokenizers
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, learner, record, trackers
+from lmjax.run import distributed, flags, learner, record, trackers
 from lmjax.run import lanes as side_by_side
 from lmjax.run.log import Log
 from lmjax.run.options import Run
 from lmjax.run.settings import flatten, to_json
 from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, fresh, workdir
-from lmjax.train import loop
+from lmjax.train import loop, processes
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
 from lmjax.train.state import new_state
@@ -39,11 +43,28 @@ class Session(NamedTuple):
             print(text, flush=True)
 
     def check(self):
-        """Raises `Interrupted` where a signal came: called wherever the program may stay for more than seconds."""
-        if self.interrupt.requested:
-            raise Interrupted(
-                "stopped by a signal; the same command goes on from the last checkpoint", self.interrupt.requested
-            )
+        """Raises `Interrupted` where a signal came: called wherever the program may stay for more than seconds.
+
+        In several processes each has to call it as often.
+        """
+        distributed.pulse.beat("evaluating")
+        if signal := self.interrupt.requested:
+            raise Interrupted("stopped by a signal; the same command goes on from the last checkpoint", signal)
+
+    def kept(self, name: str, tokenizer):
+        """tokenizers.kept in the workdir; of several processes' own the first one's, which all take."""
+        path = self.workdir / name
+
+        def saved():
+            found.append(tokenizers.kept(path, tokenizer))
+            return path.read_bytes()
+
+        found = []
+        file = processes.from_first(saved)
+        if not found:
+            path.write_bytes(file)
+            found.append(tokenizers.load(path))
+        return found[0]
 
 
 class Outcome(NamedTuple):
@@ -103,9 +124,25 @@ def session(experiment: str, config, may_change=(), may_grow=()):
     again with others. may_grow: how long it is trained, where more of it changes nothing of what was trained so far.
     """
     trackers.check(config.track)
-    path, free = config.workdir or fresh(experiment), (*MAY_CHANGE, *may_change)
-    with workdir(path, experiment, config, free, may_grow) as folder, interrupts() as interrupt:
+    free = (*MAY_CHANGE, *may_change)
+    with ExitStack() as stack:
+
+        def locked():
+            path = config.workdir or fresh(experiment)
+            found.append(stack.enter_context(workdir(path, experiment, config, free, may_grow)))
+            return distributed.pack(found[0]) if processes.several() else b""
+
+        found, agree = [], processes.agreement() if processes.several() else None
+        packed = processes.from_first(locked)
+        if processes.first():
+            folder = found[0]
+            distributed.pulse.facts["workdir"] = str(folder.resolve())
+        else:  # writes as the first one does, where nobody looks, and reads what that one read
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="lmjax-")))
+            distributed.unpack(packed, folder)
+        interrupt = stack.enter_context(interrupts(agree=agree))
         interrupt.publish(None)  # nothing to save yet
+        distributed.pulse.came = lambda: interrupt.came
         run = Session(experiment, config, folder, interrupt)
         run.say(f"{experiment} in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
         yield run
@@ -189,13 +226,19 @@ def fit(
     if start > steps:
         raise UserError(f"{folder} was trained for {start} steps, {steps} are asked for: choose another --workdir")
     history, before = list(meta.get("history", [])), meta.get("seconds", 0.0)
+    if not config.dry_run:
+        rows = [batch(start) for batch in made.batches] if processes.several() else ()
+        processes.check_same([state, rows], "first batch or initial weights")
     form, programs, state, line = learner.compile(made, state, start, folder, session.say)
     session.say(line)
     if config.dry_run:
         raise Planned(twin_of(config, specs, recipe(config), batches(config.seed)(0), carry, steps, tokens_per_step))
     began = time.perf_counter()
     board = trackers.opener(config.track, session.experiment, flatten(to_json(config)))
-    with Log(folder, steps, tokens_per_step * made.count, config.quiet, trackers=board) as log, checkpoints:
+    writes = {"workdir": folder, "trackers": board} if processes.first() else {"workdir": None}
+    with Log(
+        total_steps=steps, tokens_per_step=tokens_per_step * made.count, quiet=config.quiet, **writes
+    ) as log, checkpoints:
         log.resume(start)
         if begun:
             log.say(f"going on from step {start} of {steps}")
@@ -207,11 +250,14 @@ def fit(
             seconds = before + time.perf_counter() - began
             facts = {"history": list(history), "seconds": seconds, "unfinished": unfinished}
             score = rank(history[-1]) if history and history[-1]["step"] == now else None
+            if processes.several() and threading.current_thread() is not threading.main_thread():
+                raise RuntimeError("the state of several processes is gathered between steps alone")
             checkpoints.save(now, form.host(state), facts, score=score)
             if wait:
                 checkpoints.wait()
 
         def progress(now):
+            distributed.pulse.beat("training", now)
             log.progress(now)
             trace(now)
 
@@ -231,6 +277,7 @@ def fit(
             unfinished=meta.get("unfinished"),
         )
         checkpoints.wait()
+        distributed.pulse.beat("finishing")
         log.curves()
     seconds = before + (time.perf_counter() - began if start < steps else 0.0)
     outcome = Outcome(None, history, seconds, programs.a_step() * steps, param.count(specs))

@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from lmjax.errors import Diverged, UserError
+from lmjax.train import processes
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -55,9 +56,9 @@ class Checkpoints:
     best: "min" or "max": the one with the lowest or highest `score` stays as well.
     log: has `.warning(text)`; `logging.getLogger("lmjax")` if not given.
 
-    In a run of several processes the first one saves and all restore. Leave by `close()`, or use it as a context
-    manager: a save that is under way when the interpreter ends without it is lost (and its remains removed at the next
-    start). Methods may be called from any thread.
+    In a run of several processes the first one saves, and reads for all: the others need not see the folder. Leave by
+    `close()`, or use it as a context manager: a save that is under way when the interpreter ends without it is lost
+    (and its remains removed at the next start). Methods may be called from any thread.
     """
 
     def __init__(self, folder, keep=2, best=None, log=None):
@@ -117,7 +118,7 @@ class Checkpoints:
 
     def steps(self):
         """The steps that have a checkpoint, ascending; damaged ones too."""
-        return sorted(_committed(self.folder))
+        return json.loads(processes.from_first(lambda: json.dumps(sorted(_committed(self.folder))).encode()))
 
     def restore(self, like, *, step=None, which="last", part=None):
         """The newest intact checkpoint as (step, state, meta), or None where there is none at all.
@@ -139,9 +140,20 @@ class Checkpoints:
             _verify(folder, manifest)
             arrays = _read_arrays(folder, saved)
             leaves = [arrays[path] for path in wanted]
-            return manifest["step"], jax.tree.unflatten(structure, leaves), manifest["meta"]
+            return manifest["step"], leaves, manifest["meta"]
 
-        return self._first(read, step, which)
+        found = []
+
+        def headline():
+            found.extend(self._first(read, step, which) or ())
+            return json.dumps([found[0], found[2]] if found else None).encode()
+
+        head = json.loads(processes.from_first(headline))
+        if head is None:
+            return None
+        forms = [np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in map(_form, like_arrays.values())]
+        leaves = processes.arrays_from_first(found[1] if found else forms)
+        return head[0], jax.tree.unflatten(structure, leaves), head[1]
 
     def restore_params(self, like, *, step=None, which="last"):
         """`restore` of the branch "params" alone, for who need not know the optimizer."""
@@ -154,7 +166,8 @@ class Checkpoints:
             manifest = _read_manifest(folder)
             return manifest["step"], manifest["meta"]
 
-        return self._first(read, step, which)
+        said = processes.from_first(lambda: json.dumps(self._first(read, step, which)).encode())
+        return None if json.loads(said) is None else tuple(json.loads(said))
 
     def _first(self, read, step, which):
         """`read(folder)` of the first candidate that is not damaged."""

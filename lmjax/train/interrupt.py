@@ -37,16 +37,24 @@ _ECHO = 0.3  # seconds
 class Interrupts:
     """What `interrupts` hands out."""
 
-    def __init__(self, grace=8.0):
-        self._signal, self._alive = None, 0.0
+    def __init__(self, grace=8.0, agree=None):
+        self._signal, self._alive, self._agree = None, 0.0, agree
         self._grace = grace
         self._save, self._free, self._busy, self._leaving = None, False, False, False
         self._lock = threading.Lock()  # held for good by the thread that ends the process
 
     @property
     def requested(self):
-        """The signal that asked for the end, or None. Who asks is alive: the time to a safe point starts anew."""
+        """The signal that asked for the end, or None. Who asks is alive: the time to a safe point starts anew.
+
+        In several processes all have to ask as often: they hear at the same question of a signal that came to any.
+        """
         self._alive = time.monotonic()
+        return self._signal if self._agree is None else self._agree(self._signal)
+
+    @property
+    def came(self):
+        """The signal that came to this process, or None."""
         return self._signal
 
     def publish(self, save):
@@ -121,14 +129,15 @@ def _tell(line):
 
 
 @contextlib.contextmanager
-def interrupts(grace=8.0):
+def interrupts(grace=8.0, agree=None):
     """Handles SIGTERM and SIGINT inside the block; the handlers before come back after it.
 
     grace: seconds in which the main thread may come to a safe point, twice as many while the state is withdrawn.
+    agree(signal): the signal that came to any of several processes, see processes.agreement.
     A signal that was ignored (by `nohup`, or in a script's background job) stays ignored. Outside the main thread,
     where Python allows no handlers, `requested` stays None.
     """
-    interrupt = Interrupts(grace)
+    interrupt = Interrupts(grace, agree)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return

@@ -1,13 +1,18 @@
 """Where a step runs: one device, several by pmap, or a mesh. The step and the model never know.
 
-Each strategy gives the same six functions over the same `State`, so a run may change from one to another:
+Each strategy gives the same eight functions over the same `State`, so a run may change from one to another:
 
     place(state)   host values -> devices        compile(step) -> a function (state, batch, key) -> (state, metrics)
     host(state)    devices -> canonical numpy    batch(b)      a global batch [B, ...] -> devices, for the compiled step
     plan(state)    the shapes of a state -> what `place` would give, as shapes: to compile a step without its memory
-    rows(b)        a global batch -> devices, for a plain `jax.jit` over `state.params`: evaluation, sampling
+    rows(b)        a global batch -> devices, for a plain `jax.jit` over `near(state.params)`: evaluation, sampling
+    near(params)   a state's arrays, or some of them, whole and on devices of this process: for evaluation, sampling
+    share(x)       host values that every device needs whole, such as the steps' key
 
 The canonical form, the one in checkpoints, has no device axis anywhere.
+
+The devices may belong to several processes (jax.distributed). Each then calls these with the same values, and keeps
+on its devices their rows of them; `host`, and `near` on a mesh, gather the rest, so all processes have to call them.
 """
 
 from collections.abc import Callable
@@ -45,11 +50,13 @@ class Strategy(NamedTuple):
     compile: Callable
     host: Callable
     rows: Callable
+    near: Callable = lambda tree: tree
+    share: Callable = lambda tree: tree
 
 
 def local(device=None) -> Strategy:
     """Everything on one device."""
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
 
     def place(state):
         return jax.device_put(state, device, may_alias=False)  # the step will donate it
@@ -80,11 +87,11 @@ def data_parallel(devices=None) -> Strategy:
         rows = {x.shape[0] for x in jax.tree.leaves(tree)}
         for b in rows:
             check_divides(b, n)
-        return jax.tree.map(lambda x: jax.device_put(x.reshape(n, -1, *x.shape[1:]), split), tree)
+        return jax.tree.map(lambda x: put(x.reshape(n, -1, *x.shape[1:]), split), tree)
 
     def place(state):
         # Replicated first: a state that arrives on one device and returns on all would be traced twice.
-        return jax.device_put(state.replace(carry=()), everywhere, may_alias=False).replace(carry=batch(state.carry))
+        return put(state.replace(carry=()), everywhere, may_alias=False).replace(carry=batch(state.carry))
 
     def plan(state):
         carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, x.shape[0] // n, *x.shape[1:]), x.dtype), state.carry)
@@ -92,20 +99,37 @@ def data_parallel(devices=None) -> Strategy:
         return whole.replace(carry=jax.tree.map(lambda x: planned(x, split), carry))
 
     def host(state):
-        state = jax.device_get(state)
+        state = gathered(state)
         return state.replace(carry=jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), state.carry))
 
     def compile(step):
+        def one(state, batch, key):
+            return step(state, batch, key, axis)
+
+        if across(mesh):
+            return over_processes(one)
         return jax.pmap(
-            lambda state, batch, key: step(state, batch, key, axis),
-            axis_name="data",
-            in_axes=(state_axes, 0, None),
-            out_axes=(state_axes, None),
-            donate_argnums=0,
-            devices=devices,
+            one, "data", in_axes=(state_axes, 0, None), out_axes=(state_axes, None), donate_argnums=0, devices=devices
         )
 
-    return Strategy("pmap", devices, place, plan, batch, compile, host, lambda tree: spread(tree, split))
+    def over_processes(one):
+        """What pmap does, whose own compiled form takes no arrays of several processes."""
+        specs = State(step=P(), params=P(), opt=P(), carry=P("data"), average=P(), bad=P(), best=P())
+
+        def squeezed(state, batch, key):
+            mine = state.replace(carry=jax.tree.map(lambda x: x[0], state.carry))
+            new, metrics = one(mine, jax.tree.map(lambda x: x[0], batch), key)
+            return new.replace(carry=jax.tree.map(lambda x: x[None], new.carry)), metrics
+
+        spread_out = jax.shard_map(
+            squeezed, mesh=mesh, in_specs=(specs, P("data"), P()), out_specs=(specs, P()), check_vma=False
+        )
+        return jax.jit(spread_out, donate_argnums=0)
+
+    return Strategy(
+        "pmap", devices, place, plan, batch, compile, host, lambda tree: spread(tree, split), nearby(mesh),
+        lambda tree: put(tree, everywhere) if across(mesh) else tree,
+    )  # fmt: skip
 
 
 def lane_parallel(shared: bool, devices=None) -> Strategy:
@@ -160,6 +184,8 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
     if need > len(devices):
         raise UserError(f"a mesh of {shape} needs {need} devices, here are {len(devices)}: choose a smaller mesh")
     devices = devices[:need]
+    if idle := {device.process_index for device in jax.devices()} - {device.process_index for device in devices}:
+        raise UserError(f"a mesh of {shape} leaves process {min(idle)} without a device: choose one over all of them")
     grid = Mesh(np.array(devices).reshape(*shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape))
     rows = NamedSharding(grid, P(rules["batch"]) if rules["batch"] in shape else P())
 
@@ -173,7 +199,7 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
         return whole.replace(carry=jax.tree.map(lambda _: rows, state.carry))
 
     def place(state):
-        return jax.device_put(state, shardings(state), may_alias=False)
+        return put(state, shardings(state), may_alias=False)
 
     def plan(state):
         return jax.tree.map(planned, state, shardings(state))
@@ -181,7 +207,7 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
     def batch(tree):
         for x in jax.tree.leaves(tree):
             check_divides(x.shape[0], shape.get(rules["batch"], 1))
-        return jax.device_put(tree, rows)
+        return put(tree, rows)
 
     def compile(step):
         def pinned(state, batch, key):
@@ -191,7 +217,84 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
         return jax.jit(pinned, donate_argnums=0)
 
     name = "mesh of " + " x ".join(f"{size} {axis}" for axis, size in shape.items())
-    return Strategy(name, devices, place, plan, batch, compile, jax.device_get, lambda tree: spread(tree, rows))
+    return Strategy(
+        name, devices, place, plan, batch, compile, gathered, lambda tree: spread(tree, rows), nearby(grid),
+        lambda tree: put(tree, NamedSharding(grid, P())) if across(grid) else tree,
+    )  # fmt: skip
+
+
+def across(mesh: Mesh) -> bool:
+    """Whether its devices belong to several processes."""
+    return mesh.is_multi_process
+
+
+def put(tree, sharding, may_alias=None):
+    """Host values, the same in every process, to devices: each process those of its own. sharding: one, or a tree."""
+
+    def mine(x, sharding):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(mine(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+        x = np.asarray(x)
+        places = sharding.addressable_devices_indices_map(x.shape).items()
+        # A copy of each part: what is donated later must not be memory of numpy's, nor the same for two devices.
+        parts = [jax.device_put(np.array(x[index]), device, may_alias=may_alias) for device, index in places]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, parts)
+
+    one = isinstance(sharding, NamedSharding)
+    some = sharding if one else next(iter(jax.tree.leaves(sharding)), None)
+    if some is None or some.is_fully_addressable:
+        return jax.device_put(tree, sharding, may_alias=may_alias)
+    return jax.tree.map(lambda x: mine(x, sharding), tree) if one else jax.tree.map(mine, tree, sharding)
+
+
+def same(x):
+    return x
+
+
+def whole(x):
+    """An array that lies anywhere as one that each device has whole; itself where it is that or all in this process."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return x
+    return jax.jit(same, out_shardings=NamedSharding(x.sharding.mesh, P()))(x)
+
+
+def gathered(tree):
+    """On the host, one array after the other: a device needs room for one whole one beside its shares."""
+    if all(x.is_fully_addressable for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)):
+        return jax.device_get(tree)
+    return jax.tree.map(lambda x: jax.device_get(whole(x)), tree)
+
+
+def nearby(mesh: Mesh) -> Callable:
+    """A strategy's `near`: nothing to do in one process; in several, whole on each device of this one."""
+    if not across(mesh):
+        return lambda tree: tree
+    here = NamedSharding(mesh.local_mesh, P())
+
+    def near(tree):
+        def one(x):
+            if not isinstance(x, jax.Array) or x.is_fully_addressable:
+                return x
+            x = whole(x)
+            return jax.make_array_from_single_device_arrays(x.shape, here, [s.data for s in x.addressable_shards])
+
+        return jax.tree.map(one, tree)
+
+    return near
+
+
+def ballot() -> Callable:
+    """vote(number) -> an array, the largest number that any process voted: asynchronous, and each has to vote."""
+    each = {device.process_index: device for device in reversed(jax.devices())}  # the first of every process
+    mesh = Mesh(np.array([each[index] for index in sorted(each)]), ("process",))
+    own, all_of_them = NamedSharding(mesh, P("process")), NamedSharding(mesh, P())
+    largest = jax.jit(lambda x: x.max(), out_shardings=all_of_them)
+
+    def vote(number: int):
+        mine = jax.device_put(np.array([number], np.int32), each[jax.process_index()])
+        return largest(jax.make_array_from_single_device_arrays((len(each),), own, [mine]))
+
+    return vote
 
 
 def partition(logical, dims, shape: dict[str, int], rules: dict[str, str] = RULES):
@@ -226,7 +329,8 @@ def planned(x, sharding):
 
 
 def spread(tree, sharding):
-    """Rows over the devices where they divide evenly; else whole on each."""
+    """Rows over the devices of this process where they divide evenly; else whole on each."""
+    sharding = NamedSharding(sharding.mesh.local_mesh, sharding.spec)
 
     def one(x):
         whole = NamedSharding(sharding.mesh, P())
@@ -245,6 +349,8 @@ def check_divides(rows: int, n: int):
 def choose(name: str, axes: Any, shape: tuple[int, ...] = ()) -> Strategy:
     """The strategy of a flag: "local", "pmap", "mesh", or "auto": local on one device, pmap on several."""
     devices = jax.devices()
+    if name == "local" and jax.process_count() > 1:
+        raise UserError("--strategy=local in several processes: each would train the same; use auto, pmap or mesh")
     if name == "mesh":
         return mesh(dict(zip(("data", "model"), shape or (len(devices),), strict=False)), axes)
     if name == "pmap" or (name == "auto" and len(devices) > 1):

@@ -157,21 +157,26 @@ def pairs(folder, words):
         (folder / f"{split}.bb").write_text("".join(" ".join(line[::-1]) + "\n" for line in some))
 
 
+def material(folder, rng):
+    """What the runs read."""
+    words = [rng.choice(["the", "cat", "sat", "on", "a", "mat"]) for _ in range(600)]
+    (folder / "text.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(0, 600, 6)))
+    (folder / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
+    digits(folder / "twin", rng)
+    pairs(folder / "pairs", words)
+    write_squad(folder / "facts.json", facts(articles=5, seed=0, paragraphs=6))
+    tagged = ["\n".join(f"{word} {'B-X' if word[0] == 'c' else 'O'}" for word in words[i : i + 6]) for i in range(100)]
+    (folder / "columns.txt").write_text("\n\n".join(tagged))
+    labelled = [f"{words[i + i // 5 % 2]}\t{' '.join(words[i : i + 1 + i % 5])}\n" for i in range(100)]
+    (folder / "labelled.txt").write_text("".join(labelled))
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     if name == "translations":
         pytest.importorskip("sacrebleu", reason="the translate extra is absent")
     rng = random.Random(name)
-    words = [rng.choice(["the", "cat", "sat", "on", "a", "mat"]) for _ in range(600)]
-    (tmp_path / "text.txt").write_text("\n".join(" ".join(words[i : i + 6]) for i in range(0, 600, 6)))
-    (tmp_path / "pages.txt").write_text("\n\n".join(". ".join(words[i : i + 5]) for i in range(0, 600, 5)))
-    digits(tmp_path / "twin", rng)
-    pairs(tmp_path / "pairs", words)
-    write_squad(tmp_path / "facts.json", facts(articles=5, seed=0, paragraphs=6))
-    tagged = ["\n".join(f"{word} {'B-X' if word[0] == 'c' else 'O'}" for word in words[i : i + 6]) for i in range(100)]
-    (tmp_path / "columns.txt").write_text("\n\n".join(tagged))
-    labelled = [f"{words[i + i // 5 % 2]}\t{' '.join(words[i : i + 1 + i % 5])}\n" for i in range(100)]
-    (tmp_path / "labelled.txt").write_text("".join(labelled))
+    material(tmp_path, rng)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     end_of(start(name, whole))
     steps, inside = steps_saved(whole), 0

@@ -269,6 +269,13 @@ def test_a_forgotten_sum_over_devices_is_caught(name, alone, monkeypatch):
         assert_same(run(FAMILIES[name](), lambda axes: broken), alone(name))
 
 
+def test_the_pmap_of_several_processes_has_the_bits_of_pmap(monkeypatch):
+    one = run(lstm_family(), STRATEGIES["pmap over 8"])
+    monkeypatch.setattr(parallel, "across", lambda mesh: True)
+    other = run(lstm_family(), STRATEGIES["pmap over 8"])
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_parameters_are_really_split_over_the_mesh():
     family = gpt_family()
     strategy = parallel.mesh({"data": 4, "model": 2}, param.axes(family.specs))

@@ -1,0 +1,8 @@
+"""An experiment in many processes, on one host or several: --help shows how. See lmjax/run/supervisor.py."""
+
+import sys
+
+from lmjax.run.supervisor import main
+
+if __name__ == "__main__":
+    sys.exit(main())
