@@ -269,11 +269,11 @@ def nearby(mesh: Mesh) -> Callable:
     """A strategy's `near`: nothing to do in one process; in several, whole on each device of this one."""
     if not across(mesh):
         return lambda tree: tree
-    here = NamedSharding(mesh.local_mesh, P())
+    here, everywhere = NamedSharding(mesh.local_mesh, P()), set(mesh.devices.flat)
 
     def near(tree):
         def one(x):
-            if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            if not isinstance(x, jax.Array) or x.sharding.device_set != everywhere:
                 return x
             x = whole(x)
             return jax.make_array_from_single_device_arrays(x.shape, here, [s.data for s in x.addressable_shards])

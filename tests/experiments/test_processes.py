@@ -173,7 +173,7 @@ def numbers(work):
 )
 def test_a_mesh_over_processes_has_the_numbers_of_one_process(folder, devices, flags):
     """Sums between four devices may come in another order, so to 1e-5; of two to the bit, but for evaluation."""
-    flags = (*flags, "--steps=8", "--evaluate_every=4", "--ema=0")
+    flags = (*flags, "--steps=8", "--evaluate_every=4", "--ema=0", "--batch=8")
     whole = alone(folder, GPT, 2 * devices, *flags)
     pair = Pair(folder, GPT, devices, *flags)
     pair.end()
