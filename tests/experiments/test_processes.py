@@ -23,6 +23,7 @@ ALL = os.environ.get("LMJAX_TEST_PROCESSES") == "1"
 HEARTBEAT = 8
 GPT = "gpt with accumulation"
 # Without --strategy a run takes pmap. Word vectors of one row cannot be shared.
+AS_PAIRS = ("--strategy=pmap", "--form=at_once")  # lanes: in one process devices would share these out
 FAMILIES = [name for name in RUNS if not name.startswith(("word vectors", "subword"))]
 
 
@@ -139,11 +140,12 @@ def test_ranks_that_die_or_freeze_are_named_and_all_ends_in_the_bits_of_one_proc
 @pytest.mark.skipif(not ALL, reason="LMJAX_TEST_PROCESSES=1 asks for it")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_the_bits_of_one_process(folder, name):
-    whole, pair = alone(folder, name, 2), folder / "pair"
+    more = AS_PAIRS if any(flag.startswith(("--seeds", "--lanes")) for flag in RUNS[name]) else ()
+    whole, pair = alone(folder, name, 2, *more), folder / "pair"
     if (whole / "tokenizer.json").exists():  # two trainings of a tokenizer may differ; a run keeps its own
         pair.mkdir()
         shutil.copy(whole / "tokenizer.json", pair)
-    pair = Pair(folder, name, 1)
+    pair = Pair(folder, name, 1, *more)
     pair.end()
     assert what_is_left(whole) == what_is_left(pair.work)
 
