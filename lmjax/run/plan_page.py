@@ -1,22 +1,19 @@
 """launch/plan.py: an experiment's twin, its plan, and the page, JSON and picture of it."""
 
 import dataclasses
-import importlib.util
 import json
 import os
-import sys
 import tempfile
-from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run import flags
+from lmjax.run import flags, scripts
 from lmjax.run.chips import CHIPS
 from lmjax.run.output import written
 
 
 def run(config, script: str, rest: list[str]):
     """config: launch/plan.py's Config."""
-    experiment = load(script)
+    experiment = trains(script)
     theirs = flags.parse(experiment.Config, getattr(experiment, "PRESETS", {}), argv=[script, *rest])
     split, model, counts = asked(config, theirs)
     most = max(config.exact, 8 * model if split else 2)
@@ -38,27 +35,14 @@ def run(config, script: str, rest: list[str]):
         draw(record, config.plot)
 
 
-def load(script: str):
-    """The module of an experiment, by its file. UserError where there is none, or nothing of it can be planned."""
+def trains(script: str):
+    """The module of an experiment that can be planned. UserError for another script."""
     if not script:
         raise UserError("no experiment is given: expected one such as experiments/gpt_char.py")
-    path = Path(script)
-    if not path.is_file():
-        raise UserError(f"there is no script {script}: expected one such as experiments/gpt_char.py")
-    spec = importlib.util.spec_from_file_location("experiment_" + path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
-    sys.path.insert(0, str(path.parent))
-    spec.loader.exec_module(module)
-    known = {field.name for field in dataclasses.fields(getattr(module, "Config", Empty))}
-    if "dry_run" not in known or not hasattr(module, "main"):
+    module = scripts.load(script)
+    if "dry_run" not in {field.name for field in dataclasses.fields(module.Config)}:
         raise UserError(f"{script} has no --dry_run, so nothing of it can be planned: choose an experiment that trains")
     return module
-
-
-@dataclasses.dataclass
-class Empty:
-    """The settings of what has none."""
 
 
 def asked(config, theirs) -> tuple[bool, int, list[int]]:

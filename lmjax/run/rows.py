@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 from lmjax.data import files
 from lmjax.errors import UserError
-from lmjax.run import flags, record
+from lmjax.run import flags, record, scripts
 from lmjax.run.settings import leaves, similar, text
 
 EXPERIMENTS = record.ROOT / "experiments"
@@ -88,7 +87,7 @@ def find(folder=None) -> list[Row]:
 
 
 def _rows(path: Path) -> list[Row]:
-    module, experiment = _module(path), path.stem
+    module, experiment = scripts.load(path), path.stem
     published, otherwise = getattr(module, "PUBLISHED", {}), getattr(module, "WITH_VECTORS", {})
     needs = getattr(module, "NEEDS", {})
     for name in {*published, *otherwise, *needs} - {*module.PRESETS, ""}:
@@ -109,18 +108,6 @@ def _rows(path: Path) -> list[Row]:
 
 def _summary(module) -> str:
     return (module.__doc__ or "").strip().partition("\n")[0]
-
-
-def _module(path: Path):
-    """An experiment's file as a module, read where it lies, once."""
-    name = f"lmjax_experiment_{path.stem}"
-    if getattr(sys.modules.get(name), "__file__", None) == str(path):
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look up their types there
-    spec.loader.exec_module(module)
-    return module
 
 
 def select(rows: list[Row], names) -> list[Row]:

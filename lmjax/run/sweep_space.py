@@ -6,13 +6,10 @@ Terms are joined by ` x `. `name=a,b,c` is a choice, `name=low..high` a uniform 
 takes (whole ones where it takes whole ones), with `:log` uniform in the logarithm, with `:step=0.1` in steps from low.
 """
 
-import importlib.util
 import itertools
 import math
 import random
 import re
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 from lmjax.errors import UserError
@@ -69,26 +66,6 @@ class Term(NamedTuple):
             return value in self.choices
         within = type(value) is self.type and self.low <= value <= self.high
         return within and (self.step is None or value == self.low or _steps(self.low, value, self.step) is not None)
-
-
-def load(script: str):
-    """(Config, PRESETS) of the experiment in that file. UserError where there is none, or it is no experiment."""
-    path = Path(script)
-    if not path.is_file():
-        raise UserError(f"there is no script {script}: expected one such as experiments/gpt_char.py")
-    spec = importlib.util.spec_from_file_location("experiment_" + path.stem, path)
-    if spec is None:
-        raise UserError(f"{script} is no Python file: expected one such as experiments/gpt_char.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
-    sys.path.insert(0, str(path.resolve().parent))  # as where it is run
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    if not hasattr(module, "Config") or not hasattr(module, "main"):
-        raise UserError(f"{script} is no experiment: it has no Config and main, see experiments/gpt_char.py")
-    return module.Config, getattr(module, "PRESETS", {})
 
 
 def parse(space: str, Config, presets: dict) -> tuple[Term, ...]:

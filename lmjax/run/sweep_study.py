@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmjax.errors import UserError
-from lmjax.run import sweep_space
+from lmjax.run import scripts, sweep_space
 from lmjax.run.workdir import stored, write
 
 DATABASES = ("postgresql://", "postgres://", "postgresql+psycopg://")
@@ -212,7 +212,8 @@ def join(folder: Path, url: str) -> Place:
     name = _name(folder, url)
     with alone(folder):
         storage = connect(folder, url)
-    terms = sweep_space.parse(plan.space, *sweep_space.load(script_of(plan)))
+    experiment = scripts.load(script_of(plan))
+    terms = sweep_space.parse(plan.space, experiment.Config, getattr(experiment, "PRESETS", {}))
     return Place(folder, plan, terms, storage, name)
 
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, record, sweep_page, sweep_space, sweep_study
+from lmjax.run import flags, record, scripts, sweep_page, sweep_space, sweep_study
 from lmjax.run.settings import flatten, to_json
 from lmjax.run.sweep_table import Table
 from lmjax.run.sweep_worker import GRACE, last_line
@@ -58,7 +58,8 @@ def planned(config, script: str, rest: list[str]):
     """(the Plan, its terms, the experiment's own values of them or {}). UserError for a bad flag, name or value."""
     if not script:
         raise UserError("no script is given: expected one such as experiments/gpt_char.py behind launch/sweep.py")
-    Config, presets = sweep_space.load(script)
+    experiment = scripts.load(script)
+    Config, presets = experiment.Config, getattr(experiment, "PRESETS", {})
     terms = sweep_space.parse(config.space, Config, presets)
     own = flatten(to_json(flags.parse(Config, presets, argv=[script, *rest])))
     names = {word.lstrip("-").partition("=")[0] for word in rest if word.startswith("-")}

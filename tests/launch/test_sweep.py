@@ -24,8 +24,10 @@ import pytest
 pytest.importorskip("optuna", reason="the sweep extra is not installed")
 
 from lmjax.errors import UserError
-from lmjax.run import flags, sweep_space, sweep_study, sweep_worker, sweeping
+from lmjax.run import flags, scripts, sweep_space, sweep_study, sweep_worker, sweeping
 
+# A worker's own process has no JAX; this one, which starts trials in its place, has it from other tests.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub.py")
 KILLS = int(os.environ.get("LMJAX_KILLS", "1"))
@@ -235,7 +237,8 @@ def test_help_is_a_page(launched):
 
 
 def test_a_space_is_read_by_the_types_of_the_settings():
-    Config, presets = sweep_space.load(str(ROOT / "experiments/gpt_char.py"))
+    experiment = scripts.load(ROOT / "experiments/gpt_char.py")
+    Config, presets = experiment.Config, experiment.PRESETS
     space = "lr=1e-4..1e-2:log x model.dropout=0..1:step=0.25 x model.layers=2..8 x model.bias=true,no x preset=gpt2,"
     space += "gpt3_xl"
     with pytest.raises(UserError, match=r"model.dropout=1: expected a finite number from 0 to 0.99"):
@@ -275,7 +278,7 @@ def plan_of(**changes):
 def begun(folder, url="", defaults=None, **changes):
     folder.mkdir(exist_ok=True)
     plan = plan_of(**changes)
-    terms = sweep_space.parse(plan.space, *sweep_space.load(plan.script))
+    terms = sweep_space.parse(plan.space, scripts.load(plan.script).Config, {})
     (folder / "config.json").write_text(json.dumps({"experiment": "sweep", "config": dataclasses.asdict(plan)}))
     return sweep_study.begin(folder, plan, terms, url, defaults or {})
 

@@ -301,7 +301,7 @@ def command():
 
 
 def test_page_json_and_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan_page, "load", lambda script: type("Module", (), {"Config": Run}))
+    monkeypatch.setattr(plan_page, "trains", lambda script: type("Module", (), {"Config": Run}))
     monkeypatch.setattr(plan_page, "twin_of", lambda *_: matrix_twin())
     monkeypatch.setenv("XLA_FLAGS", "")
     Config = command()["Config"]
