@@ -26,6 +26,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,7 +40,7 @@ class Interrupts:
 
     def __init__(self, grace=8.0, agree=None):
         self._signal, self._alive, self._agree = None, 0.0, agree
-        self._grace = grace
+        self._grace, self._paces = grace, deque([0.0], maxlen=4)  # seconds between the last questions
         self._save, self._free, self._busy, self._leaving = None, False, False, False
         self._lock = threading.Lock()  # held for good by the thread that ends the process
 
@@ -49,7 +50,10 @@ class Interrupts:
 
         In several processes all have to ask as often: they hear at the same question of a signal that came to any.
         """
-        self._alive = time.monotonic()
+        now = time.monotonic()
+        if self._alive:
+            self._paces.append(now - self._alive)
+        self._alive = now
         return self._signal if self._agree is None else self._agree(self._signal)
 
     @property
@@ -85,7 +89,9 @@ class Interrupts:
         """The thread that reads the wake-up pipe: one byte a signal, and a 0 to end."""
         first, taken_over = None, False
         while True:
-            patience = self._grace * (2 if self._busy else 1)  # a step's end, which is near, brings the state back
+            patience = self._grace
+            if self._busy:  # a step's end brings the state back, and is near
+                patience = max(2 * self._grace, 3 * max(self._paces))
             quiet = first is None or taken_over or self._leaving
             left = 0.0 if quiet else max(first, self._alive) + patience - time.monotonic()
             if not quiet and left <= 0:
@@ -111,6 +117,8 @@ class Interrupts:
             try:
                 if self._save is not None:
                     self._save()
+                elif self._busy:
+                    _tell("not saved: the step under way does not end; the last checkpoint stands")
             except BaseException as error:
                 _tell(f"not saved: {error}")
             with contextlib.suppress(Exception):
@@ -132,7 +140,8 @@ def _tell(line):
 def interrupts(grace=8.0, agree=None):
     """Handles SIGTERM and SIGINT inside the block; the handlers before come back after it.
 
-    grace: seconds in which the main thread may come to a safe point, twice as many while the state is withdrawn.
+    grace: seconds in which the main thread may come to a safe point; while the state is withdrawn twice as many, or
+    three times as long as one of the last steps took.
     agree(signal): the signal that came to any of several processes, see processes.agreement.
     A signal that was ignored (by `nohup`, or in a script's background job) stays ignored. Outside the main thread,
     where Python allows no handlers, `requested` stays None.

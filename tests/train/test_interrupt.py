@@ -94,9 +94,28 @@ with interrupts(grace=0.5) as interrupt:
     {phase}
     inside_c()
 """).send(signal.SIGTERM)
-    told, _ = run.end(143, grace + 1.5)
+    told, err = run.end(143, grace + 1.5)
     assert told == ["saved"] * saves
     assert time.monotonic() - run.sent > grace
+    assert ("not saved: the step under way does not end" in err) == ("withdraw" in phase)
+
+
+def test_a_step_that_takes_long_is_waited_for():
+    """Steps of .7 s, which the grace of .1 s would not outlast."""
+    run = Run("""
+with interrupts(grace=0.1) as interrupt:
+    interrupt.withdraw()
+    for step in range(9):
+        time.sleep(0.7)
+        if interrupt.requested: break
+        if step == 1: tell("ready")
+    interrupt.leaving()
+    save()
+    raise SystemExit(128 + interrupt.requested)
+""")
+    told, err = run.send(signal.SIGTERM).end(143, 3)
+    assert told == ["saved"]
+    assert "not saved" not in err
 
 
 def test_a_main_thread_that_comes_back_too_late_goes_no_further():
