@@ -5,8 +5,8 @@
 learns by likelihood from the sentences of the Python documentation (nothing to download), prints some of its own, and
 judges 2,000 of them at each temperature. --data=FILE takes your own, one a line.
 
-    bash launch/run.sh experiments/text_gan.py --preset=coco_texygen_mle --runs=5 --data_dir=DATA --workdir=MLE
-    bash launch/run.sh experiments/text_gan.py --preset=coco_seqgan --runs=5 --data_dir=DATA --start=MLE --beside=MLE
+    bash launch/run.sh experiments/text_gan.py --preset=coco_texygen_mle --seeds=5 --data_dir=DATA --workdir=MLE
+    bash launch/run.sh experiments/text_gan.py --preset=coco_seqgan --seeds=5 --data_dir=DATA --start=MLE --beside=MLE
 
 The second is SeqGAN (Yu et al. 2017), which goes on from the first. DATA holds the folder `text-gan` with the files
 that lmjax/data/captions.py names (plain or .gz), or they are fetched. Every figure's definition stands under the
