@@ -126,10 +126,10 @@ def compile(made: Learner, state, start: int, folder, say):
     either; lanes.json in the workdir `folder` keeps it, for a run that goes on.
     """
     began, first = time.perf_counter(), [batch(start) for batch in made.batches]
-    form, programs = lanes.Alone(made.strategy, made.strategy.share(made.key(made.config.seed))), None
     if made.facts:
         form, programs = _chosen(made, state, first, folder, say)
     else:
+        form = lanes.Alone(made.strategy, made.strategy.share(made.key(made.config.seed)))
         programs = Programs(made.strategy.compile(made.recipe({}).make_step()))
     state = form.plan(state) if made.config.dry_run else form.place(state)
     one, batch, draw = form.sample(state, form.batch(first))
