@@ -6,9 +6,9 @@ starts `--seeds=N` once and then N runs of one seed each, as a user would, and c
 compiled, and the time from the start to the end. --of=gpt is nanoGPT's CPU recipe and lstm an epoch of
 the LSTM of 2 x 200 cells, both on Python's documentation; seqgan the generator's training by likelihood on an oracle.
 
-Measured on two quiet cores, 16 lanes beside single runs, once: gpt (200 steps) 0.87 times the steps a second and 1.80
-times as fast in all, lstm 0.96 and 1.71, seqgan (20 epochs) 1.11 and 7.5; 3 lanes of gpt 1.07 and 1.28. All went in
-turn. What 16 lanes of gpt lose is their states, 160 MB, which go through a cache of 32 MB at every step.
+Measured on two quiet cores, 16 lanes beside single runs: gpt (200 steps) 0.87 and 1.06 times the steps a second, in two
+measurements, and 1.80 and 2.27 times as fast in all; lstm 0.96 and 1.71, seqgan (20 epochs) 1.11 and 7.5, each once.
+The gpt's lanes went in turn, 311 ms a step of all, where at once they took 333.
 """
 
 import statistics

@@ -21,7 +21,7 @@ from lmjax.data.images import MNIST, write_idx
 from lmjax.data.squad import facts, write_squad
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("LMJAX_KILLS", "3"))
+KILLS = int(os.environ.get("LMJAX_KILLS", "2"))
 # A start that finds its programs compiled takes half the time.
 CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 COMMON = ["--evaluate_every=8", "--save_every=2", "--log_every=3", "--quiet=true"]
