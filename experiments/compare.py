@@ -11,7 +11,6 @@ interval; pairs of seeds where both have the same. The p values are of one metri
 
 import json
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -133,9 +132,11 @@ def validations(group: Group, metric: str) -> list[list[tuple[int, float]]]:
 
 
 def metrics_of(group: Group) -> list[str]:
+    from lmjax.run.log import of_a_lane
+
     lines = [line for run in group.runs for log in run.logs for line in log if line.get("kind") == "valid"]
     names = dict.fromkeys(name for line in lines for name in line if name not in ("step", "kind"))
-    return [name for name in names if re.sub(r"_\d+$", "", name) == name or re.sub(r"_\d+$", "", name) not in names]
+    return [name for name in names if not of_a_lane(name, names)]
 
 
 def validated(groups: list[Group]) -> list[list[str]]:

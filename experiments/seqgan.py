@@ -161,6 +161,7 @@ def main(config):
     from lmjax.errors import UserError
     from lmjax.models import relgan, seqgan
     from lmjax.models.text_discriminator import discriminator_params
+    from lmjax.nn.dropout import absent
     from lmjax.run import lanes, sequences, writing
     from lmjax.run.training import finish, fit, session
     from lmjax.run.weights import all_trained
@@ -204,12 +205,12 @@ def main(config):
         rates = (1e-4, 1e-4) if relaxes else (0.01, 1e-3)
 
         def recipe(config):
-            game_lr, judge_lr = (rate if lanes.given(rate) else usual for rate, usual in
+            game_lr, judge_lr = (usual if absent(rate) else rate for rate, usual in
                                  zip((config.reward_lr, config.judge_lr), rates))  # fmt: skip
             tx = sequences.players(config.lr, game_lr if plays else None, judge_lr if judge else None)
             game = sequences.Game(
                 writer, judge, tx, reward, config.rollouts, config.policy_keep, config.judge_epochs,
-                probability=(lambda epoch: config.scheduled * (epoch + 1)) if lanes.given(config.scheduled) else None,
+                probability=None if absent(config.scheduled) else lambda epoch: config.scheduled * (epoch + 1),
                 net=net,
                 sharpness=lambda step: config.sharpness ** ((step - plan.epochs) * config.updates / config.sharpen),
             )  # fmt: skip

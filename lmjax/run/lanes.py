@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from lmjax.errors import UserError
-from lmjax.nn.dropout import absent
 from lmjax.run import grid
+from lmjax.run.log import of_a_lane
 from lmjax.run.workdir import write
 from lmjax.train import lanes, parallel
 
@@ -39,10 +39,12 @@ def asked(config, whole: bool = False) -> Facts | None:
 
 def names(facts: Facts) -> list[str]:
     """What each lane is called: what it has not in common with all others."""
-    if not facts.lanes[0].values:
-        return [f"seed {one.seed}" for one in facts.lanes]
-    return [str(one if len(facts.seeds) > 1 else one._replace(seed=None)).removeprefix("seed None, ")
-            for one in facts.lanes]  # fmt: skip
+    seeds = len(facts.seeds) > 1 or not facts.lanes[0].values
+    return [", ".join([f"seed {one.seed}"] * seeds + [said(one.values)] * bool(one.values)) for one in facts.lanes]
+
+
+def said(numbers: dict) -> str:
+    return ", ".join(f"{name}={value:g}" for name, value in numbers.items())
 
 
 def traced(facts: Facts, function, *given) -> dict:
@@ -136,11 +138,6 @@ def read(folder) -> dict | None:
     raise UserError(f"{path} is damaged: remove it and start the same command again")
 
 
-def given(number) -> bool:
-    """A rate is set, or is a lane's own, where 0 stands for none."""
-    return not absent(number)
-
-
 def keep(folder, facts: Facts, form: str, **more):
     """Writes lanes.json."""
     write(folder / FACTS, {"form": form, "lanes": [{"seed": one.seed, **one.values} for one in facts.lanes], **more})
@@ -156,19 +153,18 @@ def mean_of(found: list[dict]) -> dict:
     return line | {f"{name}_{i}": value for i, metrics in enumerate(found) for name, value in metrics.items()}
 
 
-def own(history: list, i: int, count: int) -> list:
+def own(history: list, i: int) -> list:
     """Lane i's history out of that of all: the mean's names with its own values."""
-    ends = tuple(f"_{n}" for n in range(count))
     return [
-        {"step": line["step"]} | {name: line[f"{name}_{i}"] for name in line if f"{name}_{i}" in line
-                                  and not (name.endswith(ends) and name.rpartition("_")[0] in line)}
+        {"step": line["step"]}
+        | {name: line[f"{name}_{i}"] for name in line if f"{name}_{i}" in line and not of_a_lane(name, line)}
         for line in history
-    ]  # fmt: skip
+    ]
 
 
 def ranks(history: list, rank, count: int) -> list[list[float]]:
     """rank(metrics) of each lane's validations, the lowest is best."""
-    return [[rank(line) for line in own(history, i, count)] for i in range(count)]
+    return [[rank(line) for line in own(history, i)] for i in range(count)]
 
 
 def winner(history: list, rank, count: int, stopped, best: bool) -> int:
@@ -193,7 +189,7 @@ def each(session, outcome, judge, tell=True) -> dict:
             session.say(f"\nlane {i + 1} of {count}: {name}")
         alone = session._replace(workdir=folder, config=grid.alone(session.config, one.seed, one.values))
         part = outcome._replace(
-            params=lanes.lane(outcome.params, i), history=own(outcome.history, i, count), lanes=None, stopped=()
+            params=lanes.lane(outcome.params, i), history=own(outcome.history, i), lanes=None, stopped=()
         )
         metrics = judge(alone, part)
         found.append(dict.fromkeys(metrics, math.nan) if i in outcome.stopped else metrics)
@@ -231,7 +227,7 @@ def table(facts: Facts, metrics: dict, best: int | None, stopped=()) -> str:
         settings.setdefault(tuple(one.values.items()), []).append(i)
     if len(facts.seeds) > 1:
         for numbers, members in settings.items():
-            label = ", ".join(f"{name}={value:g}" for name, value in numbers) or f"{len(members)} seeds"
+            label = said(dict(numbers)) or f"{len(members)} seeds"
             spreads = [spread([metrics[key][i] for i in members]) for key in columns]
             row(f"mean {label}", [mean for mean, _ in spreads])
             row("sd", [sd for _, sd in spreads])

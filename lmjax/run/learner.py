@@ -21,14 +21,15 @@ from lmjax.train.step import Recipe
 class Learner(NamedTuple):
     """A training as an experiment describes it, see `fit` in run/training.py; nothing of it is on a device yet.
 
-    facts: its lanes, None for one training alone. start() -> the canonical state before the first step. key(seed): what
-    the steps draw with. batches: batch(step) of each distinct seed.
+    facts: its lanes, None for one training alone. begin(seed, hyper): the state of one before the first step; start():
+    the canonical one. key(seed): what the steps draw with. batches: batch(step) of each distinct seed.
     """
 
     config: Any
     specs: Any
     recipe: Callable[[dict], Recipe]
     facts: side_by_side.Facts | None
+    begin: Callable
     start: Callable
     key: Callable
     batches: list
@@ -79,10 +80,26 @@ def prepare(config, specs, recipe, batches, carry, *, best: bool, alike: bool, w
         start = partial(begin, config.seed, {})
         strategy = parallel.choose(config.strategy, param.axes(specs), config.mesh)
     return Learner(
-        config, specs, of, facts, start, lambda seed: keys(seed)[0],
+        config, specs, of, facts, begin, start, lambda seed: keys(seed)[0],
         [batches(seed) for seed in (facts.seeds if facts else [config.seed])], strategy,
         [of(one.values).averaging for one in (facts.lanes if facts else [lanes.Lane(config.seed)])], best, alike, whole,
     )  # fmt: skip
+
+
+class Twin(NamedTuple):
+    """A training as it would be, for planning: its parameters' specs, the state before the first step as shapes, its
+    step(state, batch, key, axis), a batch, the key; micro-batches a batch, steps in all, tokens a step; that step as
+    it was compiled for one device, or None. Of lanes: the first, alone."""
+
+    specs: Any
+    state: Any
+    step: Callable
+    batch: Any
+    key: Any
+    accumulate: int
+    steps: int
+    tokens: int
+    compiled: Any = None
 
 
 class Programs:
@@ -142,6 +159,15 @@ def compile(made: Learner, state, start: int, folder, say):
     return form, programs, state, line
 
 
+def twin(made: Learner, programs: Programs, steps: int, tokens: int) -> Twin:
+    """Of a Learner that was compiled; of lanes the first, alone."""
+    seed, mine, one_device = made.config.seed, made.recipe({}), made.facts is None and made.strategy.name == "local"
+    state = jax.eval_shape(lambda: made.begin(seed, {}).replace(best=()))
+    compiled = next(iter(programs.known.values()))[0] if one_device else None
+    return Twin(made.specs, state, mine.make_step(), made.batches[0](0), made.key(seed), mine.accumulate, steps, tokens,
+                compiled)  # fmt: skip
+
+
 def _chosen(made: Learner, state, first: list, folder, say):
     """(form, Programs) of lanes."""
     facts, config, strategy = made.facts, made.config, made.strategy
@@ -192,7 +218,7 @@ def validation(made: Learner, form, log: Callable, history: list, evaluate, deci
         changed = {}
         for i in range(count):
             at = form.one(state, i)
-            new = decide(side_by_side.own(history, i, count), at)
+            new = decide(side_by_side.own(history, i), at)
             changed |= {} if new is at else {i: new}
         state = form.put(state, changed) if changed else state
         if made.best:

@@ -76,8 +76,7 @@ class Log:
         self._write(step, values, kind)
         parts = []
         for name, value in values.items():
-            stem, _, end = name.rpartition("_")
-            if end.isdigit() and stem in values:
+            if of_a_lane(name, values):
                 continue
             own = [values[f"{name}_{i}"] for i in range(len(values)) if f"{name}_{i}" in values]
             ends = f" ({_number(min(own))} to {_number(max(own))})" if len(own) > 1 else ""
@@ -150,6 +149,12 @@ class Log:
             self.files[name] = open(self.dir / name, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
         self.files[name].write(json.dumps(line, allow_nan=False) + "\n")
         self.files[name].flush()
+
+
+def of_a_lane(name: str, names) -> bool:
+    """Whether a figure of that name is one lane's own: loss_3, where there is a loss, the mean of all."""
+    stem, _, end = name.rpartition("_")
+    return end.isdigit() and stem in names
 
 
 def read(path) -> list[dict]:

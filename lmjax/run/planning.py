@@ -25,7 +25,7 @@ from lmjax import param
 from lmjax.errors import UserError
 from lmjax.run import collectives, preflight
 from lmjax.run.chips import Chip
-from lmjax.run.training import Twin
+from lmjax.run.learner import Twin
 from lmjax.train import parallel
 
 MOST = 8  # devices along the data axis that are compiled for

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from lmjax.errors import UserError
+from lmjax.run.workdir import write
 
 NAMES = ("wandb", "mlflow", "trackio")
 CLOSE = 60.0  # seconds; MLflow makes its database anew in ten, on a busy machine in fifty
@@ -223,6 +224,4 @@ _LOCK = threading.Lock()
 def _remember(folder: Path, name: str, run: str):
     with _LOCK:
         known = _remembered(folder) | {name: run}
-        new = folder / "trackers.json.new"
-        new.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        os.replace(new, folder / "trackers.json")
+        write(folder / "trackers.json", known)

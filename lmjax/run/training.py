@@ -26,7 +26,6 @@ from lmjax.run.workdir import MAY_CHANGE, fresh, workdir
 from lmjax.train import loop, processes
 from lmjax.train.checkpoint import Checkpoints
 from lmjax.train.interrupt import interrupts
-from lmjax.train.state import new_state
 from lmjax.train.step import Recipe
 
 
@@ -85,35 +84,12 @@ class Outcome(NamedTuple):
     stopped: tuple[int, ...] = ()
 
 
-class Twin(NamedTuple):
-    """A training as it would be, for planning: its parameters' specs, the state before the first step as shapes, its
-    step(state, batch, key, axis), a batch, the key; micro-batches a batch, steps in all, tokens a step; that step as
-    it was compiled for one device, or None. Of lanes: the first, alone."""
-
-    specs: Any
-    state: Any
-    step: Callable
-    batch: Any
-    key: Any
-    accumulate: int
-    steps: int
-    tokens: int
-    compiled: Any = None
-
-
 class Planned(SystemExit):
     """The end of a dry run, status 0."""
 
-    def __init__(self, twin: Twin):
+    def __init__(self, twin: learner.Twin):
         super().__init__(0)
         self.twin = twin
-
-
-def twin_of(config, specs, mine, batch, carry, steps: int, tokens: int) -> Twin:
-    """mine: the Recipe of the session's config. batch: the first, of one training."""
-    key, weights = jax.random.split(jax.random.key(config.seed))
-    state = jax.eval_shape(lambda: new_state(param.init(specs, weights), mine.tx, carry, mine.averaging))
-    return Twin(specs, state, mine.make_step(), batch, key, mine.accumulate, steps, tokens)
 
 
 @contextmanager
@@ -232,7 +208,7 @@ def fit(
     form, programs, state, line = learner.compile(made, state, start, folder, session.say)
     session.say(line)
     if config.dry_run:
-        raise Planned(twin_of(config, specs, recipe(config), batches(config.seed)(0), carry, steps, tokens_per_step))
+        raise Planned(learner.twin(made, programs, steps, tokens_per_step))
     began = time.perf_counter()
     board = trackers.opener(config.track, session.experiment, flatten(to_json(config)))
     writes = {"workdir": folder, "trackers": board} if processes.first() else {"workdir": None}

@@ -29,9 +29,6 @@ class Lane(NamedTuple):
     seed: int
     values: dict[str, float] = {}  # noqa: RUF012 (never written to)
 
-    def __str__(self):
-        return ", ".join([f"seed {self.seed}", *(f"{name}={value:g}" for name, value in self.values.items())])
-
 
 def draws(lanes, key: Callable):
     """What a step draws with, for all lanes: (keys [N], {name: number [N]}). key(seed): of a training alone."""

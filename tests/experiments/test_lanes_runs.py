@@ -136,7 +136,7 @@ def test_trainings_are_crossed_and_a_config_takes_their_numbers():
 
 def test_histories_of_lanes_are_told_apart():
     line = {"step": 3, "loss": 1.5, "bleu_4": 2.0, "loss_0": 1.0, "loss_1": 2.0, "bleu_4_0": 1.0, "bleu_4_1": 3.0}
-    assert lanes.own([line], 1, 2) == [{"step": 3, "loss": 2.0, "bleu_4": 3.0}]
+    assert lanes.own([line], 1) == [{"step": 3, "loss": 2.0, "bleu_4": 3.0}]
     assert lanes.mean_of([{"loss": 1.0}, {"loss": float("nan")}])["loss"] == 1.0
     history = [{"step": 1, "loss": 1.0, "loss_0": 1.0, "loss_1": 2.0}]
     assert [lanes.winner(history, lambda m: m["loss"], 2, stopped, False) for stopped in ((), (0,))] == [0, 1]

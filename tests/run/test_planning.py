@@ -18,8 +18,9 @@ from lmjax.models import bert, gpt, lstm_lm
 from lmjax.run import collectives, flags, plan_page, planning
 from lmjax.run.chips import CHIPS, Chip
 from lmjax.run.collectives import Collective
+from lmjax.run.learner import Twin
 from lmjax.run.options import Run, Training
-from lmjax.run.training import Planned, Twin, fit, session
+from lmjax.run.training import Planned, fit, session
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import Recipe, make_step
