@@ -2,9 +2,10 @@
 
     bash launch/run.sh experiments/bench_lanes.py --of=gpt
 
-starts `--seeds=N` once and then N runs of one seed each, as a user would, and compares: the steps a second once all is
-compiled, and the time from the start to the end. --of=gpt is nanoGPT's CPU recipe and lstm an epoch of
-the LSTM of 2 x 200 cells, both on Python's documentation; seqgan the generator's training by likelihood on an oracle.
+starts `--seeds=N`, then N runs of one seed each, as a user would, and `--seeds=N` again, so that a machine that slows
+down meanwhile slows both. It compares the steps a second once all is compiled, and the time from the start to the end.
+--of=gpt is nanoGPT's CPU recipe and lstm an epoch of the LSTM of 2 x 200 cells, both on Python's documentation; seqgan
+the generator's training by likelihood on an oracle.
 
 Measured on two quiet cores, 16 lanes beside single runs: gpt (200 steps) 0.87 and 1.06 times the steps a second, in two
 measurements, and 1.80 and 2.27 times as fast in all; lstm 0.96 and 1.71, seqgan (20 epochs) 1.11 and 7.5, each once.
@@ -48,10 +49,17 @@ def main(config):
     data = [f"--data_dir={config.data_dir}"] if config.data_dir else []
     common = [str(Path(__file__).with_name(script)), *fixed, *steps, *every, *data, *config.flags.split()]
     with tempfile.TemporaryDirectory() as folder:
-        together, pace = started(common, Path(folder, "lanes"), f"--seeds={config.lanes}")
-        print(f"{config.lanes} lanes: {together:.1f} s, {config.lanes * pace:.2f} steps of a lane a second", flush=True)
+
+        def lanes(name):
+            together, pace = started(common, Path(folder, name), f"--seeds={config.lanes}")
+            each = config.lanes * pace
+            print(f"{config.lanes} lanes: {together:.1f} s, {each:.2f} steps of a lane a second", flush=True)
+            return together, pace
+
+        before = lanes("before")
         count = config.runs or config.lanes
         found = [started(common, Path(folder, str(seed)), f"--seed={seed}", "--seeds=1") for seed in range(count)]
+        together, pace = (statistics.fmean(pair) for pair in zip(before, lanes("after")))
     alone, paces = (statistics.fmean(part) for part in zip(*found))
     print(f"alone: {alone:.1f} s each, {paces:.2f} steps a second")
     print(f"steady {config.lanes * pace / paces:.2f} times as fast, in all {config.lanes * alone / together:.2f} times")
