@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lmjax.nn.xla import one_by_one, row_blocks
+from lmjax.nn.xla import by_rows, one_by_one, row_blocks
 
 
 def cross_entropy(logits, targets, weights=None, smoothing=0.0):
@@ -16,7 +16,8 @@ def cross_entropy(logits, targets, weights=None, smoothing=0.0):
 
     smoothing: share of each target that is spread over all V (Szegedy et al. 2016, section 7).
     """
-    logits, targets = logits.astype(jnp.float32).reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    logits = by_rows(logits).astype(jnp.float32).reshape(-1, logits.shape[-1])
+    targets = targets.reshape(-1)
     picked = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
     spread = smoothing * (picked - logits.mean(-1))
     return _weighted(jax.nn.logsumexp(logits, axis=-1) - picked + spread, weights)
@@ -57,7 +58,7 @@ def linear_cross_entropy(x, w, b, targets, weights=None, smoothing: float = 0.0)
     """
     w = w.astype(x.dtype)
     b = b if b is None else b.astype(jnp.float32)
-    return _weighted(_linear_nll(x.reshape(-1, x.shape[-1]), w, b, targets.reshape(-1), smoothing), weights)
+    return _weighted(_linear_nll(by_rows(x).reshape(-1, x.shape[-1]), w, b, targets.reshape(-1), smoothing), weights)
 
 
 def blocked_cross_entropy(x, w, b, targets, weights=None):

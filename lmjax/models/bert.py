@@ -24,6 +24,7 @@ from lmjax.nn.attention import NEVER, attention
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding, exact_gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
+from lmjax.nn.xla import by_rows
 from lmjax.param import Param, normal, zeros
 
 FIRST = normal(0.02)
@@ -60,7 +61,7 @@ def bert(params, config, tokens, valid=None, segments=None, key=None):
         x = embedding(embed["token"], tokens) + embed["position"][None, :T]
         if config.segments:
             x = x + (embed["segment"][:1][None] if segments is None else embedding(embed["segment"], segments))
-        x = dropout(fold(key, "embed"), norm(embed["norm"], x), rate).astype(config.dtype)
+        x = by_rows(dropout(fold(key, "embed"), norm(embed["norm"], x), rate).astype(config.dtype))
     mask = None if valid is None else jnp.broadcast_to(valid[:, None, None], (len(tokens), 1, T, T))
 
     def attend(q, k, v, key):

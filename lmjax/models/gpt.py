@@ -24,6 +24,7 @@ from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding
 from lmjax.nn.norm import layer_norm, layer_norm_params, rms_norm, rms_norm_params
 from lmjax.nn.positions import rotate, sinusoids
+from lmjax.nn.xla import by_rows
 from lmjax.param import Param, normal, stack
 
 LLAMA = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "tied": False, "bias": False}
@@ -125,7 +126,7 @@ def hidden(params, config, tokens, *, cache=None, valid=None, key=None):
             x = x + (params["embed"]["position"][None, :T] if cache is None else params["embed"]["position"][positions])
         elif config.positions == "sinusoidal":
             x = x + sinusoids(positions, config.dim)
-        x = dropout(fold(key, "embed"), x, config.dropout).astype(config.dtype)
+        x = by_rows(dropout(fold(key, "embed"), x, config.dropout).astype(config.dtype))
 
     def attend(q, k, v, cache, key):
         if config.positions == "rotary":

@@ -21,6 +21,7 @@ from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding
 from lmjax.nn.norm import layer_norm, layer_norm_params
 from lmjax.nn.positions import sinusoids
+from lmjax.nn.xla import by_rows
 from lmjax.param import Param, normal, uniform
 
 
@@ -102,7 +103,7 @@ def embed(params, config, table, tokens, side, positions, key=None):
     """Words [..., D] of int `tokens` [...] at int `positions` [...] of a side ("source_position", ...)."""
     x = embedding(table, tokens) * math.sqrt(config.dim)
     where = params[side][positions] if config.positions == "learned" else sinusoids(positions, config.dim)
-    return dropout(key, x + where, config.dropout).astype(config.dtype)
+    return by_rows(dropout(key, x + where, config.dropout).astype(config.dtype))
 
 
 def head(params, x):

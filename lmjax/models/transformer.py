@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
+from lmjax.nn.xla import by_rows
 
 
 def attention_params(D: int, H: int, first, last, *, groups: int = 0, bias=True):
@@ -91,7 +92,7 @@ def block(params, x, attend, read=None, *, norm=layer_norm, mlp=mlp, pre=True, r
 
     def add(name, number, x, f):
         y, kept = f(norm(params[name], x) if pre else x)
-        x = x + dropout(fold(key, number), y, rate)
+        x = by_rows(x + dropout(fold(key, number), by_rows(y), rate))
         return (x if pre else norm(params[name], x)), kept
 
     with jax.named_scope("attention"):

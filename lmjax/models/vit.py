@@ -22,6 +22,7 @@ from lmjax.nn.attention import attention, attention_weights
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import exact_gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
+from lmjax.nn.xla import by_rows
 from lmjax.param import Param, normal, zeros
 
 
@@ -72,7 +73,7 @@ def hidden(params, config, images, *, key=None, weights=False):
         x = linear(params["embed"]["patch"], patches(images, config), inputs=3)
         first = jnp.broadcast_to(params["embed"]["class"][None, None].astype(x.dtype), (len(x), 1, config.dim))
         x = jnp.concatenate([first, x], axis=1) + params["embed"]["position"][None].astype(x.dtype)
-        x = dropout(fold(key, "embed"), x, rate)
+        x = by_rows(dropout(fold(key, "embed"), x, rate))
     norm, kept = partial(layer_norm, epsilon=config.epsilon), []
 
     def attend(q, k, v, key):

@@ -6,6 +6,8 @@ from functools import wraps
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 
 def written(x):
@@ -15,6 +17,19 @@ def written(x):
     that suits the reader. Where a product reads it, that costs more than the copy.
     """
     return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+
+
+def by_rows(x):
+    """`x` [B, ...], with B split over the devices along the mesh axis "data" that the program is compiled for, if any.
+
+    A mesh splits both rows and weights along that axis (FSDP). Left alone XLA may then keep the weights where they are
+    and send all rows' activations round; with the rows told where to stay it gathers the weights (Xu et al. 2021).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types))
+    if kinds.get("data") != AxisType.Auto or x.shape[0] % mesh.shape["data"]:
+        return x
+    return lax.with_sharding_constraint(x, P("data", *[P.UNCONSTRAINED] * (x.ndim - 1)))
 
 
 def in_lanes(f, x) -> list:

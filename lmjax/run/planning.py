@@ -3,7 +3,7 @@
 Under pmap each device runs the program of its own rows and adds up gradients, so the program for two devices with as
 many rows each as n would have is that of n; between the numbers of rows that were compiled, memory is interpolated. On
 a mesh XLA's partitioner decides what is split and exchanged. With one batch, whatever is split over n devices is a / n
-and whatever is not is b: two compiles, along 2 and 4 devices of the data axis, give both for each kind of collective
+and whatever is not is b: two compiles, along 4 and 8 devices of the data axis, give both for each kind of collective
 and for scratch memory (where the batch grows with the devices, a third gives what grows with it). What the state takes
 is computed, from the parameters' logical axes.
 
@@ -237,17 +237,18 @@ class Mesh:
         self.axes = param.axes(twin.specs)
         along = {n // model for n in shares}
         anchors = self.anchors() if max(along, default=1) > 1 else []
-        wanted = along if max(along, default=1) <= max(anchors, default=1) else (along & {1}) | set(anchors)
+        far = max(along, default=1) > max(anchors, default=1)
+        wanted = {d for d in along if d <= MOST} | set(anchors if far else ())
         self.points = {d: self.compiled(d) for d in sorted(wanted)}
         self.known = {d: self.points[d] for d in anchors if d in self.points}
 
     def anchors(self) -> list[int]:
-        """Devices along the data axis whose programs stand for all others: 2 and 4, and 8 where the batch grows; where
-        the batch does not divide over these, the next that it does."""
+        """Devices along the data axis whose programs stand for more: 4 and 8, and 2 where the batch grows; where the
+        batch does not divide over these, the largest that it does."""
         if self.grow:
             return [2, 4, 8]
         sizes = {x.shape[0] for x in jax.tree.leaves((self.twin.batch, self.twin.state.carry))}
-        order = sorted(range(2, MOST + 1), key=lambda d: (d not in (2, 4), d))
+        order = [d for d in (8, 4, 2, 6, 7, 5, 3) if d <= MOST]
         found = [d for d in order if all(size % (d * self.twin.accumulate) == 0 for size in sizes)][:2]
         if not found:
             raise UserError(f"batches of {min(sizes)} rows do not divide over 2 to {MOST} devices: choose a --batch")

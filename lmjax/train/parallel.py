@@ -211,7 +211,8 @@ def mesh(shape: dict[str, int], axes, rules: dict[str, str] = RULES, devices=Non
 
     def compile(step):
         def pinned(state, batch, key):
-            new, metrics = step(state, batch, key, ONE)
+            with jax.sharding.use_abstract_mesh(grid.abstract_mesh):  # for nn/xla.py's by_rows
+                new, metrics = step(state, batch, key, ONE)
             return jax.lax.with_sharding_constraint(new, shardings(state)), metrics
 
         return jax.jit(pinned, donate_argnums=0)

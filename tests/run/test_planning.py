@@ -154,8 +154,9 @@ def said(talk):
     ("family", "split"),
     [(gpt_family, True), (lstm_family, False), (bert_family, True)],
 )
-def test_memory_and_collectives_are_within_five_percent_of_what_xla_compiles(family, split):
-    """For 8 devices, from the programs of 2 (pmap), or of 2 and 4 (mesh)."""
+def test_memory_and_collectives_are_within_five_percent_of_what_xla_compiles(family, split, monkeypatch):
+    """For 8 devices, from the programs of 2 (pmap), or of 2 and 4 (mesh, told to compile for no more)."""
+    monkeypatch.setattr(planning, "MOST", 4)
     twin = twin_of(family)
     plan = planning.plan(twin, (8,), split=split)
     (one,) = plan.estimates
@@ -313,11 +314,12 @@ def test_page_json_and_picture(tmp_path, monkeypatch, capsys):
         assert lines[0] == f"512 parameters, batches of 8 rows, {'mesh' if rest else 'pmap'}; h100: 80 GB"
         assert [line.split()[0] for line in lines[2:6]] == ["1", "2", "3", "8"]
         assert lines[4].strip() == "3 8 rows do not divide over 3 devices"
-        assert "8 estimated against compiled: memory " in lines[-1]
+        # On a mesh 8 devices are compiled for in any case.
+        assert ("8 estimated against compiled: memory " in lines[-1]) == (not rest)
         record = json.loads((tmp_path / "plan.json").read_text())
         row = record["devices"][-1]
         assert row["memory_bytes"] == row["state_bytes"] + row["scratch_bytes"]
-        assert abs(row["missed"]["memory"]) < 0.05
+        assert rest or abs(row["missed"]["memory"]) < 0.05
     pytest.importorskip("matplotlib", reason="the plot extra")
     plan_page.draw(record, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes()[1:4] == b"PNG"

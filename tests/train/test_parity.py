@@ -13,6 +13,7 @@ from lmjax import config, param
 from lmjax.data import tag_rows
 from lmjax.data.tagged import Sentence
 from lmjax.models import bert, bilstm, cnn, crf, gpt, lstm_lm, reader, rnnsearch, seq2seq, tagger, vit
+from lmjax.run import collectives
 from lmjax.train import lanes, optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step
@@ -286,6 +287,18 @@ def test_parameters_are_really_split_over_the_mesh():
     moments = [x for x in jax.tree.leaves(state.opt) if x.shape == qkv.shape]
     assert moments
     assert all(m.sharding == qkv.sharding for m in moments)
+
+
+@pytest.mark.parametrize("name", ["gpt", "bert"])
+def test_a_mesh_sends_weights_not_rows(name):
+    """What FSDP sends is of the parameters' size, however many rows a batch has."""
+    family = FAMILIES[name]()
+    strategy, tx = parallel.mesh({"data": 8}, param.axes(family.specs)), optim.adamw(1e-3)
+    state = strategy.plan(jax.eval_shape(lambda: new_state(param.init(family.specs, jax.random.key(0)), tx)))
+    many = jax.tree.map(lambda x: np.repeat(x, 16, axis=0), family.batch(0))
+    program = strategy.compile(make_step(family.loss, tx)).lower(state, strategy.batch(many), jax.random.key(1))
+    sent = sum(one.payload for one in collectives.of_program(program.compile().as_text(), 8))
+    assert sent < 4 * 4 * param.count(family.specs)
 
 
 def test_a_step_is_compiled_once_under_every_strategy():
