@@ -70,7 +70,9 @@ def main(config):
     from lmjax.data import images
     from lmjax.models.vit import attention_rollout, vit, vit_loss, vit_params
     from lmjax.run.lanes import each
+    from lmjax.run.settings import to_json
     from lmjax.run.training import finish, fit, session
+    from lmjax.run.workdir import write
     from lmjax.train import optim
     from lmjax.train.step import Recipe
 
@@ -91,6 +93,7 @@ def main(config):
         )
 
     with session("vit", config) as run:
+        write(run.workdir / "network.json", to_json(model))  # the sizes are the data's
         sums = jax.jit(lambda params, batch: vit_loss(params, model, batch, None, ())[:2])
 
         def score(params, part):

@@ -62,7 +62,7 @@ def bert(params, config, tokens, valid=None, segments=None, key=None):
         if config.segments:
             x = x + (embed["segment"][:1][None] if segments is None else embedding(embed["segment"], segments))
         x = by_rows(dropout(fold(key, "embed"), norm(embed["norm"], x), rate).astype(config.dtype))
-    mask = None if valid is None else jnp.broadcast_to(valid[:, None, None], (len(tokens), 1, T, T))
+    mask = None if valid is None else jnp.broadcast_to(valid[:, None, None], (tokens.shape[0], 1, T, T))
 
     def attend(q, k, v, key):
         return attention(q, k, v, mask, key=fold(key, 0), rate=rate), None

@@ -40,7 +40,7 @@ def bilstm(params, config, batch, key=None):
         with jax.named_scope(f"layer{i}"):
             x, last = read(layer, config, x, lengths, fold(key, "layer", i))
     with jax.named_scope("classify"):
-        counts = (jnp.arange(len(x))[:, None] < lengths[None])[:, :, None]
+        counts = (jnp.arange(x.shape[0])[:, None] < lengths[None])[:, :, None]
         if config.pool == "mean":
             said = jnp.where(counts, x, 0).sum(0) / lengths[:, None].astype(x.dtype)
         elif config.pool == "max":

@@ -88,7 +88,9 @@ def spelled(params, config, batch):
         letters = batch["letters"].T  # [C,S]
         zero = jnp.zeros((letters.shape[1], config.letter_cells))
         shut = jnp.array([-1e4, -1e4, 0, 0])[None, :, None] * jnp.ones((1, 4, config.letter_cells))
-        lane = jnp.searchsorted(batch["lanes"], batch["lane"].T)  # its place in this part of the batch
+        lane = batch["lane"].T
+        if "lanes" in batch:
+            lane = jnp.searchsorted(batch["lanes"], lane)  # its place in this part of the batch
 
         def read(layer, letters):
             x = jnp.concatenate([params["letters"][letters], (letters == 0)[:, :, None]], axis=-1).astype(config.dtype)
@@ -111,7 +113,7 @@ def attended(params, config, x, seen, key=None):
 
     UserError where a sentence has more words than MOST.
     """
-    T = len(x)
+    T = x.shape[0]
     if T > MOST:
         raise UserError(f"a sentence of up to {T:,} words: a Transformer reads {MOST:,}; cut it, or train an LSTM")
     x, rate, places = linear(params["inputs"], x.swapaxes(0, 1)), config.dropout_output, jnp.arange(T)[None]

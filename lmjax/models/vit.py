@@ -71,7 +71,7 @@ def hidden(params, config, images, *, key=None, weights=False):
     rate = config.dropout
     with jax.named_scope("embed"):
         x = linear(params["embed"]["patch"], patches(images, config), inputs=3)
-        first = jnp.broadcast_to(params["embed"]["class"][None, None].astype(x.dtype), (len(x), 1, config.dim))
+        first = jnp.broadcast_to(params["embed"]["class"][None, None].astype(x.dtype), (x.shape[0], 1, config.dim))
         x = jnp.concatenate([first, x], axis=1) + params["embed"]["position"][None].astype(x.dtype)
         x = by_rows(dropout(fold(key, "embed"), x, rate))
     norm, kept = partial(layer_norm, epsilon=config.epsilon), []

@@ -110,7 +110,10 @@ def _causal(q, k, v):
 
 
 def _blocks(length: int):
-    """(start, end) of up to four blocks of at least 64 queries; three eighths of all pairs fall away."""
+    """(start, end) of up to four blocks of at least 64 queries; three eighths of all pairs fall away. One block of a
+    length that is not known yet, in a program to export."""
+    if not isinstance(length, int):
+        return [(0, length)]
     size = next((length // n for n in (4, 2) if length % n == 0 and length // n >= 64), length)
     return [(start, start + size) for start in range(0, length, size)]
 

@@ -43,13 +43,13 @@ def lstm_layer(params, x, carry, *, input_mask=None, hidden_mask=None, lengths=N
         y, cells = _recurrence(z, u, h.astype(x.dtype), c, hidden_mask)
     if lengths is None:
         return y, (y[-1].astype(h.dtype), cells[-1])
-    last = (lengths - 1, jnp.arange(len(lengths)))
+    last = (lengths - 1, jnp.arange(lengths.shape[0]))
     return y, (y[last].astype(h.dtype), cells[last])
 
 
 def reversed_rows(x, lengths):
     """x [T,B,...] with the first `lengths` [B] steps of each row in reverse order, and what is behind them in place."""
-    steps = jnp.arange(len(x))[:, None]
+    steps = jnp.arange(x.shape[0])[:, None]
     at = jnp.where(steps < lengths[None], lengths[None] - 1 - steps, steps)
     return x[at, jnp.arange(x.shape[1])[None]]
 
