@@ -81,8 +81,7 @@ def main(config):
     def nll(params, batch):
         return -log_likelihoods(gpt(params, model, batch["tokens"]), batch["targets"]).sum(1)
 
-    def once(run):
-        privacy = run.config.privacy
+    def once(run, privacy):
         mechanism, spent = accounting.settled(privacy, accounting.Mechanism(N, lot, config.steps))
         run.say(accounting.line(mechanism, privacy.delta, spent))
 

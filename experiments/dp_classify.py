@@ -90,8 +90,7 @@ def main(config):
             total, (weight, metrics, _) = jax.device_get(sums(params, part))
             return {"loss": float(total / weight), "accuracy": 100 * float(metrics["accuracy"] / weight)}
 
-        def once(run):
-            privacy = run.config.privacy
+        def once(run, privacy):
             mechanism, spent = accounting.settled(privacy, accounting.Mechanism(N, lot, steps))
             run.say(accounting.line(mechanism, privacy.delta, spent))
 

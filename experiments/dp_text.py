@@ -30,12 +30,12 @@ class Config(Training):
     epsilons: tuple[float, ...] = setting((1.0, 8.0, 0.0), "one training each; 0: without noise and clipping", low=0.0)
     privacy: Private = setting(Private(clip=0.5, lot=256.0), "the rest of it; epsilon is that of --epsilons")
     model: GPT = setting(GPT(context=32, layers=1, heads=2, dim=64), "the network")
-    steps: int = setting(300, "steps of a training", low=1)
+    steps: int = setting(200, "steps of a training", low=1)
     lr: float = setting(5e-3, "highest learning rate, of Adam", low=0.0)
     warmup: int = setting(20, "steps over which it rises; then it falls by half a cosine", low=0)
     ema: float = setting(0.95, "evaluate a moving average of the weights with this decay; 0: the weights", low=0.0,
                          high=0.9999)  # fmt: skip
-    accumulate: int = setting(4, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
+    accumulate: int = setting(1, "micro-batches a batch is taken in: the same gradient in less memory", low=1)
     sample: int = setting(200, "characters to generate at the end", low=0)
 
     def __post_init__(self):
@@ -88,8 +88,7 @@ def main(config):
             nll = mean_nll(compiled, params, windows, check=run.check)
             return {"loss": nll, "bits_per_character": bits(nll)}
 
-        def once(run):
-            privacy = run.config.privacy
+        def once(run, privacy):
             mechanism, spent = accounting.settled(privacy, accounting.Mechanism(N, lot, config.steps))
             run.say(accounting.line(mechanism, privacy.delta, spent))
 

@@ -15,16 +15,16 @@ def named(epsilon: float) -> str:
 
 
 def each_epsilon(run, once):
-    """({metric_NAME: value of each}, the outcome of all) of once(run, name) -> (metrics, outcome), for every one of
+    """({metric_NAME: value of each}, the outcome of all) of once(run, privacy) -> (metrics, outcome), for every one of
     config.epsilons, 0 the open one, in a folder of its own. What is finished there is not trained again."""
     found, whole = {}, None
     for epsilon in run.config.epsilons:
         name, config = named(epsilon), run.config
         privacy = replace(config.privacy, epsilon=epsilon, noise=0.0, clip=config.privacy.clip if epsilon else 0.0)
-        part = run._replace(workdir=run.workdir / name, config=replace(config, privacy=privacy, epsilons=(epsilon,)))
+        part = run._replace(workdir=run.workdir / name)
         part.workdir.mkdir(exist_ok=True)
         run.say(f"\n{name}")
-        metrics, outcome = _done(part.workdir) or _kept(part.workdir, *once(part))
+        metrics, outcome = _done(part.workdir) or _kept(part.workdir, *once(part, privacy))
         found |= {f"{metric}_{name}": value for metric, value in metrics.items()}
         whole = outcome if whole is None else whole._replace(
             seconds=whole.seconds + outcome.seconds, flops=whole.flops + outcome.flops

@@ -33,13 +33,13 @@ def test_what_does_not_fit_into_a_batch_changes_no_printed_digit():
     pytest.importorskip("dp_accounting")
     from lmjax.privacy import sampling
 
-    one = Mechanism(2000, 100.0, 50, 2.0)
+    one = Mechanism(500, 25.0, 4, 3.0)
     most = sampling.room(one.examples, one.lot)
     assert accounting.epsilon(one._replace(most=most), 1e-5) == pytest.approx(accounting.epsilon(one, 1e-5), abs=1e-7)
-    assert accounting.epsilon(one._replace(most=80), 1e-5) > accounting.epsilon(one, 1e-5) + 1e-3
+    assert accounting.epsilon(one._replace(most=20), 1e-5) > accounting.epsilon(one, 1e-5) + 1e-4
 
 
-@pytest.mark.parametrize("target", [0.5, 8.0])
+@pytest.mark.parametrize("target", [0.5, 2.0])
 def test_the_noise_for_an_epsilon_spends_it_and_no_more(target):
     pytest.importorskip("dp_accounting")
     mechanism, spent = accounting.settled(Private(epsilon=target, lot=600), MNIST._replace(noise=0.0, releases=(16.0,)))
