@@ -63,7 +63,7 @@ def curve(points: dict, path: Path, ylabel: str, title: str, lines: dict | None 
     axes.set_xscale("log")
     axes.set_xticks(some, [f"{e:g}" for e in some])
     axes.minorticks_off()
-    axes.set(xlabel="epsilon", ylabel=ylabel, title=title)
+    axes.set(xlabel="epsilon", ylabel=ylabel, title=Path(title).name)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path)
