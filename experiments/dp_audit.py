@@ -43,6 +43,7 @@ class Config(Training):
 
 
 PRESETS = {}
+NEEDS = {"": {"packages": ("dp_accounting", "jax_privacy")}}
 
 
 def main(config):
