@@ -17,7 +17,6 @@ one process drives them all.
 """
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -25,19 +24,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from lmjax.config import setting
 from lmjax.errors import UserError
 from lmjax.run import distributed, flags
+from lmjax.run.ranks import FINAL, Failure, Rank, blame, state
 
 HELD = 0.7  # seconds for which a rank's errors wait to be shown: what follows from another's death is not news
 LOOK = 0.05  # seconds between looks
 SETTLE = 0.3  # seconds in which a death may cause others, before one is named
 HEARD = 1.2  # seconds in which a rank that a batch system has signalled itself says so
-FINAL = (2, 3)  # statuses that the same command would end with again: bad input, diverged
 
 
 @dataclass(frozen=True)
@@ -62,55 +59,6 @@ class Options:
             raise ValueError(f"--coordinator={self.coordinator}: expected ADDRESS:PORT, such as 10.0.0.1:4321")
         if self.detect and (self.processes > 1 or self.hosts > 1 or self.coordinator):
             raise ValueError("--detect finds the processes out: leave --processes, --hosts and --coordinator away")
-
-
-@dataclass
-class Rank:
-    """A process under way, and what was heard of it."""
-
-    name: int
-    process: subprocess.Popen
-    pulse: int  # the reading end of its signs of life
-    alive: float  # when it last gave one
-    moved: float  # when it last got further
-    said: dict = field(default_factory=lambda: {"phase": "starting", "step": 0, "count": 0, "signal": None})
-    longest: float = 0.0  # seconds between two steps, so far
-    steps: int = 0  # seen since it compiled
-    partial: bytes = b""
-    errors: deque = field(default_factory=lambda: deque(maxlen=200))  # (time, line) not shown yet
-    line: str = ""  # the last one, as far as it has come
-    sent: int = 0  # signals that we passed on to it
-
-    def hear(self, data: bytes, now: float):
-        *lines, self.partial = (self.partial + data).split(b"\n")
-        for line in lines:
-            said = json.loads(line)
-            self.alive = now
-            if said["count"] == self.said["count"]:
-                self.said = said
-                continue
-            training = said["phase"] == self.said["phase"] == "training"
-            self.steps = self.steps + said["step"] - self.said["step"] if training else 0
-            if training and self.steps > 3:  # the first are launched ahead of the device
-                self.longest = max(self.longest, now - self.moved)
-            self.said, self.moved = said, now
-
-    def limit(self, options: Options) -> float:
-        """Seconds it may stay where it is while it is alive."""
-        if self.said["phase"] == "finishing":
-            return float("inf")
-        if self.said["phase"] == "training" and self.steps > 3:
-            return max(options.heartbeat, 5 * self.longest)
-        return max(options.startup, options.heartbeat)
-
-
-@dataclass
-class Failure:
-    """Why a start ended. rank: the guilty one's name; line: of it, without what is done about it."""
-
-    rank: Rank
-    line: str
-    status: int = 1  # what this program ends with if it gives up
 
 
 class Supervisor:
@@ -260,7 +208,7 @@ class Supervisor:
                 how = " (it is stopped)" if state(rank.process.pid) == "T" else ""
                 return Failure(rank, f"{self.called(rank)} is frozen{how}{self.at(rank)}: no sign of life for "
                                      f"{quiet:.0f} s")  # fmt: skip
-        waiting = [rank for rank in left if now - rank.moved > rank.limit(self.options)]
+        waiting = [rank for rank in left if now - rank.moved > rank.limit(self.options.heartbeat, self.options.startup)]
         leaving = [rank for rank in self.ranks if rank.process.poll() is not None or rank.said["phase"] == "leaving"]
         if leaving and len(leaving) < len(self.ranks):  # those wait for the others
             waiting = [rank for rank in waiting if rank not in leaving]
@@ -365,25 +313,6 @@ class Supervisor:
 def pause(failed: int) -> float:
     """Seconds before a start, after so many failures in a row."""
     return min(60.0, 2.0 ** (failed - 1))
-
-
-def blame(code: int) -> int:
-    """Which of several deaths came first, as far as the way they died tells: the others follow from it."""
-    if code == 0:
-        return 9
-    if code in FINAL:
-        return 0
-    if code < 0:  # JAX aborts where another process is gone
-        return 2 if code == -signal.SIGABRT else 1
-    return 3 if code == 1 else 1
-
-
-def state(pid: int) -> str:
-    """Of a process as Linux names it: T is stopped; "" elsewhere."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def launched(options: Options) -> str:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lmjax.errors import UserError
-from lmjax.run import flags, supervisor
+from lmjax.run import flags, ranks, supervisor
 
 # Steps that a file counts, as a checkpoint would: the ranks of all starts together make --steps of them, each waiting
 # for the others as in a collective. What disturbs them happens once, in the rank and at the step that are given.
@@ -185,7 +185,7 @@ def test_the_first_rank_alone_prints(tmp_path, capfd):
 
 
 def rank(**said):
-    one = supervisor.Rank(0, None, -1, 0.0, 0.0)
+    one = ranks.Rank(0, None, -1, 0.0, 0.0)
     for now, (phase, step) in said.pop("heard"):
         line = {"phase": phase, "step": step, "count": one.said["count"] + 1, "signal": None}
         one.hear(str(line).replace("'", '"').replace("None", "null").encode() + b"\n", now)
@@ -210,7 +210,8 @@ def test_slow_steps_and_compilation_have_longer_limits():
     slow = rank(heard=[(60 * i, ("training", i)) for i in range(10)])
     compiling = rank(heard=[*((i, ("training", i)) for i in range(10)), (11, ("compiling", 9))])
     begun = rank(heard=[(0, ("training", 1)), (1, ("training", 2))])
-    assert [one.limit(options) for one in (quick, slow, compiling, begun)] == [30, 300, 600, 600]
+    limits = [one.limit(options.heartbeat, options.startup) for one in (quick, slow, compiling, begun)]
+    assert limits == [30, 300, 600, 600]
 
 
 @pytest.mark.parametrize(
