@@ -83,17 +83,17 @@ def gpt_loss(params, config, batch, key, carry):
     return total, (weight, {}, carry)
 
 
-def gpt_cache(config, batch: int, length: int):
+def gpt_cache(config, batch: int, length: int, *, apart=False):
     """An empty cache for `length` <= context tokens of each of `batch` rows.
 
     It holds keys and values [B,G,S,K] of each layer, which slots hold a token that counts [B,S], each row's next
-    position [B], and the next slot to write (one for all rows).
+    position [B], and the next slot to write: one for all rows, or [B] where rows are to come and go `apart`.
     """
     shape = (batch, config.groups or config.heads, length, config.dim // config.heads)
     layer = {"k": jnp.zeros(shape, config.dtype), "v": jnp.zeros(shape, config.dtype)}
     blocks = jax.tree.map(lambda x: jnp.stack([x] * config.layers), layer) if config.scan else [layer] * config.layers
     return {"blocks": blocks, "valid": jnp.zeros((batch, length), bool),
-            "position": jnp.zeros(batch, jnp.int32), "slot": jnp.zeros((), jnp.int32)}  # fmt: skip
+            "position": jnp.zeros(batch, jnp.int32), "slot": jnp.zeros(batch if apart else (), jnp.int32)}  # fmt: skip
 
 
 def grow_cache(cache, room: int):
@@ -116,9 +116,9 @@ def hidden(params, config, tokens, *, cache=None, valid=None, key=None):
         else:
             valid = jnp.ones(tokens.shape, bool) if valid is None else valid
             slot = cache["slot"]
-            seen = lax.dynamic_update_slice(cache["valid"], valid, (0, slot))
-            order = jnp.arange(seen.shape[1])[None, :] <= slot + jnp.arange(T)[:, None]
-            mask = seen[:, None, :] & order[None]
+            seen = write_cache(cache["valid"][:, None, :, None], valid[..., None, None], slot)[:, 0, :, 0]
+            order = jnp.arange(seen.shape[1])[None, None, :] <= slot.reshape(-1, 1, 1) + jnp.arange(T)[None, :, None]
+            mask = seen[:, None, :] & order
             ends = cache["position"][:, None] + jnp.cumsum(valid, axis=1)
             positions = jnp.maximum(ends - 1, 0)
         x = embedding(params["embed"]["token"], tokens)

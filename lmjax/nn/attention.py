@@ -54,8 +54,12 @@ def fused(q, k, v, *, mask=None, causal=False):
 
 
 def write_cache(cache, new, slot):
-    """The cache [B,G,S,K] of keys or values with `new` [B,T,G,K] in the slots from `slot` on."""
-    return jax.lax.dynamic_update_slice(cache, new.swapaxes(1, 2).astype(cache.dtype), (0, 0, slot, 0))
+    """The cache [B,G,S,K] of keys or values with `new` [B,T,G,K] in the slots from `slot` on: one for all rows, or int
+    [B]."""
+    new = new.swapaxes(1, 2).astype(cache.dtype)
+    if slot.ndim == 0:
+        return jax.lax.dynamic_update_slice(cache, new, (0, 0, slot, 0))
+    return jax.vmap(lambda row, new, slot: jax.lax.dynamic_update_slice(row, new, (0, slot, 0)))(cache, new, slot)
 
 
 def cached_attention(q, k, v, mask):

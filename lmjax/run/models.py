@@ -1,6 +1,7 @@
 """A trained model from its workdir or as published, ready to be asked: what generate.py and the end of a run need."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import lax
 from lmjax import config
 from lmjax.data import tokenizers
 from lmjax.decode.sample import Decoder, bucket, generate, pad
+from lmjax.decode.slots import Apart
 from lmjax.errors import UserError
 from lmjax.interop.chat import END, chatml
 from lmjax.interop.published import load as read_published
@@ -78,10 +80,15 @@ def decoder(model) -> Decoder:
     return gpt_decoder(model) if isinstance(model, config.GPT) else lstm_decoder(model)
 
 
+def gpt_logits(params, x):
+    """Of the last layer x [B,D], [B,V]. The table as it lies, times the few rows: XLA on CPU would transpose the table
+    for every token."""
+    return written(gpt.head(params).astype(x.dtype) @ written(x.T)).T
+
+
 def gpt_decoder(model: config.GPT) -> Decoder:
     def head(params, x):
-        # The table as it lies, times the few rows: XLA on CPU would transpose the table for every token.
-        return written(gpt.head(params).astype(x.dtype) @ written(x[:, -1].T)).T
+        return gpt_logits(params, x[:, -1])
 
     def prefill(params, tokens, valid, room):
         cache = gpt.gpt_cache(model, *tokens.shape[:1], tokens.shape[1] + room)
@@ -113,6 +120,47 @@ def lstm_decoder(model: config.LSTM) -> Decoder:
         return lax.scan(read, state, (tokens.T, valid.T))[0]
 
     return Decoder(prefill, step)
+
+
+@functools.cache
+def apart(model) -> Apart:
+    """How to decode rows that come and go, see decode/slots.py. Of a GPT whose blocks are not stacked (`unstacked`)."""
+    return gpt_apart(model) if isinstance(model, config.GPT) else lstm_apart(model)
+
+
+def gpt_apart(model: config.GPT) -> Apart:
+    def empty(rows, length):
+        return gpt.gpt_cache(model, rows, length, apart=True)
+
+    def read(params, tokens, count):
+        """Prompts stand at the left: what fills up behind them lies in slots that the next tokens take."""
+        valid = jnp.arange(tokens.shape[1])[None] < count
+        x, cache = gpt.hidden(params, model, tokens, cache=empty(*tokens.shape), valid=valid)
+        last = lax.dynamic_slice_in_dim(x, count - 1, 1, axis=1)[:, 0]
+        return gpt_logits(params, last), cache | {"slot": cache["position"]}
+
+    def step(params, cache, token):
+        x, cache = gpt.hidden(params, model, token[:, None], cache=cache)
+        return gpt_logits(params, x[:, 0]), cache
+
+    return Apart(empty, read, step, model.context)
+
+
+def lstm_apart(model: config.LSTM) -> Apart:
+    def read(params, tokens, count):
+        carry, lengths = lstm_lm.lstm_carry(model, 1), jnp.reshape(count, (1,))
+        logits, carry = lstm_lm.lstm_lm(params, model, tokens, carry, lengths=lengths)
+        return lax.dynamic_slice_in_dim(logits, count - 1, 1, axis=1)[:, 0], carry
+
+    return Apart(lambda rows, length: lstm_lm.lstm_carry(model, rows), read, lstm_decoder(model).step)
+
+
+def unstacked(trained: Trained) -> Trained:
+    """A GPT whose blocks were stacked for a scan (config.GPT.scan) with each by itself; others as they are."""
+    if not getattr(trained.model, "scan", False):
+        return trained
+    blocks = [jax.tree.map(lambda x: x[i], trained.params["blocks"]) for i in range(trained.model.layers)]
+    return trained._replace(params=trained.params | {"blocks": blocks}, model=replace(trained.model, scan=False))
 
 
 def complete(
