@@ -62,64 +62,39 @@ def main(config):
 
 def predictor(config):
     """What is done with some lines, their numbers and the name of where they are from: a dict for each line."""
-    if config.model:
-        from lmjax import config as configs
-        from lmjax.interop.published import load
-        from lmjax.run import models
+    from lmjax.run import models, predicting
 
-        found = load(config.model)
-        trained = models.Trained(*found)
-        return embedder(trained) if isinstance(found.model, configs.BERT) else completer(trained, config)
-    from lmjax.run.workdir import stored
+    able = predicting.load(config.workdir, config.model)
 
-    experiment = stored(config.workdir)["experiment"]
-    kinds = {
-        "classify": classifier, "tag": tagger, "answer": answerer, "translate_multi30k": translator,
-        "gpt_char": writer, "lstm_ptb": writer, "bert_pretrain": encoder,
-    }  # fmt: skip
-    if experiment not in kinds:
-        raise UserError(f"--workdir={config.workdir} is a run of {experiment}: expected one of {', '.join(kinds)}")
-    return kinds[experiment](config)
+    def classify(lines, numbers, name):
+        return predicting.classified(able.trained, lines)
 
+    def tag(lines, numbers, name):
+        return predicting.tagged(able.trained, lines)
 
-def classifier(config):
-    from lmjax.run import classifying
-
-    trained = classifying.load(config.workdir)
-
-    def predict(lines, numbers, name):
-        for line, row in zip(lines, classifying.classify(trained, lines)):
-            shares = {kind: round(float(p), 4) for kind, p in zip(trained.classes, row)}
-            called = trained.classes[row.argmax()]
-            yield {"text": line, "label": called, "probability": shares[called], "probabilities": shares}
-
-    return predict
-
-
-def tagger(config):
-    from lmjax.run import tagging
-
-    trained = tagging.load(config.workdir)
-
-    def predict(lines, numbers, name):
-        cut = [tuple(line.split()) for line in lines]
-        for line, words, (tags, shares) in zip(lines, cut, tagging.tag(trained, cut)):
-            sure = [round(float(p), 4) for p in shares]
-            yield {"text": line, "words": words, "tags": tags, "probabilities": sure}
-
-    return predict
-
-
-def answerer(config):
-    from lmjax.run import answering
-
-    trained = answering.load(config.workdir)
-
-    def predict(lines, numbers, name):
+    def answer(lines, numbers, name):
         pairs = [question(line, f"{name}, line {number:,}") for line, number in zip(lines, numbers)]
-        for line, (asked, _), found in zip(lines, pairs, answering.answer(trained, pairs)):
-            yield {"text": line, "question": asked, "answer": found.text, "probability": round(found.probability, 4),
-                   "start": found.start, "end": found.end}  # fmt: skip
+        for (asked, _), found in zip(pairs, predicting.answered(able.trained, pairs)):
+            yield {"question": asked} | found
+
+    def translate(lines, numbers, name):
+        return predicting.translated(able.trained, lines, width=config.beam)
+
+    def complete(lines, numbers, name):
+        import jax
+
+        key = jax.random.fold_in(jax.random.key(config.seed), numbers[0])
+        said = models.complete(able.trained, lines, config.tokens, key=key, temperature=config.temperature)
+        return [{"completion": one} for one in said]
+
+    def embed(lines, numbers, name):
+        return [{"embedding": [round(float(x), 6) for x in row]} for row in models.embed(able.trained, lines)]
+
+    kinds = {"classify": classify, "tag": tag, "answer": answer, "translate": translate, "complete": complete,
+             "embed": embed}  # fmt: skip
+
+    def predict(lines, numbers, name):
+        return [{"text": line} | found for line, found in zip(lines, kinds[able.does](lines, numbers, name))]
 
     return predict
 
@@ -139,57 +114,6 @@ def question(line: str, where: str) -> tuple[str, str]:
     if not tab:
         raise UserError(f"{where} has no tab: expected question<TAB>text")
     return asked, text
-
-
-def translator(config):
-    from lmjax.run import translating
-
-    trained = translating.load(config.workdir)
-
-    def predict(lines, numbers, name):
-        cut = [trained.tokens(line) for line in lines]
-        for line, said in zip(lines, translating.translate(trained, cut, width=config.beam, alpha=1.0)):
-            yield {"text": line, "translation": said}
-
-    return predict
-
-
-def writer(config):
-    from lmjax.run import models
-
-    return completer(models.load(config.workdir), config)
-
-
-def completer(trained, config):
-    import jax
-
-    from lmjax.run import models
-
-    if trained.tokenizer is None:
-        raise UserError(f"--model={config.model} has no tokenizer that lmjax can read")
-
-    def predict(lines, numbers, name):
-        key = jax.random.fold_in(jax.random.key(config.seed), numbers[0])
-        said = models.complete(trained, lines, config.tokens, key=key, temperature=config.temperature)
-        return [{"text": line, "completion": one} for line, one in zip(lines, said)]
-
-    return predict
-
-
-def encoder(config):
-    from lmjax.run import models
-
-    return embedder(models.load(config.workdir, "last", models.ENCODERS))
-
-
-def embedder(trained):
-    from lmjax.run import models
-
-    def predict(lines, numbers, name):
-        vectors = models.embed(trained, lines)
-        return [{"text": line, "embedding": [round(float(x), 6) for x in row]} for line, row in zip(lines, vectors)]
-
-    return predict
 
 
 def opened(path: str):

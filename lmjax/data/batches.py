@@ -197,10 +197,15 @@ def in_buckets(lengths, ends, sizes, seed: int):
     return turn, len(plan), members
 
 
-def sorted_batches(source, target, begin: int, rows: int, shapes: int = 6):
-    """All pairs by rising length, for evaluation: an iterator of (numbers of the pairs, batch), `rows` of them each."""
+def sorted_batches(source, target, begin: int, rows: int, shapes: int = 6, ends=()):
+    """All pairs by rising length, for evaluation: an iterator of (numbers of the pairs, batch), `rows` of them each.
+
+    They are padded to the first of the rising `ends` that holds them, or, where none are given or one is longer than
+    all, to at most so many lengths fitted to them.
+    """
     lengths = np.maximum([len(s) for s in source], [len(t) for t in target])
-    ends, by_length = cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
+    given = len(ends) > 0 and lengths.max() <= ends[-1]
+    ends, by_length = np.asarray(ends) if given else cut_lengths(lengths, shapes), np.argsort(lengths, kind="stable")
     place = np.searchsorted(ends, lengths[by_length])
     for b, end in enumerate(ends):
         who = by_length[place == b]

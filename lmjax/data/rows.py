@@ -90,17 +90,19 @@ def batches(rows: Rows, batch: int, seed: int):
     return lambda step: padded(rows, parts(step // steps)[step % steps], batch), steps
 
 
-def evaluation(rows: Rows, batch: int):
-    """Every row once, by length: an iterator of (the rows' places int [n], batch)."""
+def evaluation(rows: Rows, batch: int, lengths=()):
+    """Every row once, by length: an iterator of (the rows' places int [n], batch). lengths: as of `padded`."""
     order = np.argsort([len(row) for row in rows.tokens], kind="stable")
     for start in range(0, len(order), batch):
         at = order[start : start + batch]
-        yield at, padded(rows, at, batch)
+        yield at, padded(rows, at, batch, lengths)
 
 
-def padded(rows: Rows, at, batch: int) -> dict:
-    """The batch of the rows `at` int [n], filled to `batch`."""
-    length = -(-max(len(rows.tokens[i]) for i in at) // MULTIPLE) * MULTIPLE
+def padded(rows: Rows, at, batch: int, lengths=()) -> dict:
+    """The batch of the rows `at` int [n], filled to `batch`. T is the first of the rising `lengths` that holds them, or
+    where none does a multiple of 16."""
+    longest = max(len(rows.tokens[i]) for i in at)
+    length = next((length for length in lengths if length >= longest), -(-longest // MULTIPLE) * MULTIPLE)
     tokens, valid = np.full((batch, length), rows.pad, np.int32), np.zeros((batch, length), bool)
     tags = isinstance(rows.labels, list)
     labels = np.full((batch, length) if tags else batch, -1, np.int32)

@@ -1,8 +1,8 @@
 """Continuous batching: rows that come and go between steps, over a fixed set of compiled shapes (Yu et al. 2022, Orca).
 
-A batch of slots holds one row each. `join` reads a prompt into a free slot, `step` gives every slot its next token, and
-`fit` moves rows to a batch of other sizes, when there are more or fewer of them or one outgrows its slot. Each is a pure
-function from `Slots` to `Slots`. A program is compiled for each length of prompt, and for each number of slots and
+A batch of slots holds one row each. `join` reads a prompt into a free slot, `step` gives every slot its next token,
+`fit` moves rows to a batch of other sizes, when there are more or fewer of them or one outgrows its slot. Each is a
+pure function from `Slots` to `Slots`. A program is compiled for each length of prompt, and for each number of slots and
 length of them: who keeps to a few of those (see `sizes`) compiles nothing later.
 
 A row's draws hang on its own seed and on how many it has drawn, never on the rows beside it.

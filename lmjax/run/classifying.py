@@ -81,11 +81,13 @@ def _program(kind: str, model):
     return jax.jit(lambda params, batch: jax.nn.softmax(FAMILIES[kind].logits(params, model, batch)))
 
 
-def probabilities(kind: str, params, model, part: rows.Rows, batch: int = 64, check=lambda: None) -> np.ndarray:
-    """Of each row's classes: float32 [N,K]. check: called between batches."""
+def probabilities(
+    kind: str, params, model, part: rows.Rows, batch: int = 64, check=lambda: None, lengths=()
+) -> np.ndarray:
+    """Of each row's classes: float32 [N,K]. check: called between batches. lengths: as of rows.padded."""
     program, found = _program(kind, model), []
     order = []
-    for at, some in rows.evaluation(part, batch):
+    for at, some in rows.evaluation(part, batch, lengths):
         check()
         found.append(np.asarray(program(params, some))[: len(at)])
         order.append(at)
@@ -94,10 +96,10 @@ def probabilities(kind: str, params, model, part: rows.Rows, batch: int = 64, ch
     return result
 
 
-def classify(classifier: Classifier, texts: Sequence[str], check=lambda: None) -> np.ndarray:
-    """The probability of each class for each text, float32 [N,K]."""
+def classify(classifier: Classifier, texts: Sequence[str], **settings) -> np.ndarray:
+    """The probability of each class for each text, float32 [N,K]. settings: as of `probabilities`."""
     part = read(classifier.reading, texts)
-    return probabilities(classifier.kind, classifier.params, classifier.model, part, check=check)
+    return probabilities(classifier.kind, classifier.params, classifier.model, part, **settings)
 
 
 def save(folder: Path, kind: str, model, classes: Sequence[str], reading: Reading):

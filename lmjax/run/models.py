@@ -159,7 +159,7 @@ def unstacked(trained: Trained) -> Trained:
     """A GPT whose blocks were stacked for a scan (config.GPT.scan) with each by itself; others as they are."""
     if not getattr(trained.model, "scan", False):
         return trained
-    blocks = [jax.tree.map(lambda x: x[i], trained.params["blocks"]) for i in range(trained.model.layers)]
+    blocks = [jax.tree.map(lambda x, i=i: x[i], trained.params["blocks"]) for i in range(trained.model.layers)]
     return trained._replace(params=trained.params | {"blocks": blocks}, model=replace(trained.model, scan=False))
 
 

@@ -57,11 +57,12 @@ def family(model) -> Family:
 
 def translate(
     translator: Translator, lines: Sequence[str], *, width: int = 5, alpha: float = 0.6, offset: float = 5.0,
-    rows: int = 64, check=lambda: None,
+    rows: int = 64, check=lambda: None, lengths=(),
 ) -> list[str]:  # fmt: skip
     """The translation of each tokenised line, as tokens with spaces between.
 
-    width: of the beam; 1 is greedy. alpha, offset: of the length penalty. A translation has at most 1.5 times the
+    width: of the beam; 1 is greedy. alpha, offset: of the length penalty. lengths: that sentences are padded to, see
+    batches.sorted_batches. A translation has at most 1.5 times the
     tokens of its source and ten more.
     """
     source = pairs.encode(translator.source, lines)
@@ -69,7 +70,7 @@ def translate(
     fits(translator.model, source, lines)
     program, said = family(translator.model).decoder, [""] * len(lines)
     empty = [np.zeros(0, np.int32)] * len(lines)
-    for who, batch in batches.sorted_batches(source, empty, begin, rows):
+    for who, batch in batches.sorted_batches(source, empty, begin, rows, ends=lengths):
         length = batch["source"].shape[1]
         room = longest(translator.model, length)
         limit = np.minimum(longest(translator.model, batch["seen"].sum(1)), room).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Continuous batching: a row says what it says alone, whoever joins or leaves beside it, and nothing is compiled anew."""
+"""Continuous batching: a row says what it says alone, whoever joins or leaves, and nothing is compiled anew."""
 
 from dataclasses import replace
 
