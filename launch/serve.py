@@ -67,10 +67,13 @@ def main(config):
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"serving needs {error.name}, which is not installed: pip install 'lmjax[serve]'") from None
-    bound = server.bind(config.host, config.port)
+    with server.bound(config.host, config.port) as listening:  # before the model, which takes long
+        serve(config, key, local, listening)
 
+
+def serve(config, key: str, local: bool, listening):
     from lmjax.run import predicting
-    from lmjax.serve import app, asker, writer
+    from lmjax.serve import app, asker, server, writer
 
     able, seen = predicting.load(config.workdir, config.model), app.metrics()
     sizes = {"rows": config.slots, "queue": config.queue, "metrics": seen}
@@ -82,7 +85,8 @@ def main(config):
     served.start()
     name = f"[{config.host}]" if ":" in config.host else config.host
     print(f"serving {able.name} at http://{name}:{config.port}/", flush=True)
-    server.run(app.build(served, config.limits, seen, key=key, local=local), bound, config.limits, drain=config.drain)
+    application = app.build(served, config.limits, seen, key=key, local=local)
+    server.run(application, listening, config.limits, drain=config.drain)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ KINDS = {
 
 
 def load(workdir: str = "", model: str = "") -> Able:
-    """Of a run's folder or of published weights, a folder, a GGUF file or a package. UserError where it is none."""
+    """Of a run's folder, or of published weights. UserError where it is none."""
     if model:
         found = models.Trained(*published.load(model))
         if not isinstance(found.model, config.BERT | config.GPT):
-            raise UserError(f"--model={model} is a {type(found.model).__name__}, which reads no text: expected a GPT or "
-                            "a BERT")  # fmt: skip
+            kind = type(found.model).__name__
+            raise UserError(f"--model={model} is a {kind}, which reads no text: expected a GPT or a BERT")
         if found.tokenizer is None:
             raise UserError(f"--model={model} has no tokenizer that lmjax can read")
         return Able("embed" if isinstance(found.model, config.BERT) else "complete", found, Path(model).name)

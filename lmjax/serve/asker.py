@@ -44,9 +44,11 @@ class Asker:
     def lengths(self) -> list[int]:
         """Tokens that texts are padded to."""
         if self.does == "answer":  # those of data/reading.py
-            return [length for n in range(4, 10) for length in (2**n, 3 * 2 ** (n - 1)) if length <= self.trained.window]
-        longest = {"classify": lambda: self.trained.reading.longest, "embed": lambda: 256}
-        return sizes(16, longest.get(self.does, lambda: WORDS)(), 2)
+            both = [length for n in range(4, 10) for length in (2**n, 3 * 2 ** (n - 1))]
+            return [length for length in both if length <= self.trained.window]
+        if self.does == "classify":
+            return sizes(16, self.trained.reading.longest, 2)
+        return sizes(16, min(256, self.trained.model.context) if self.does == "embed" else WORDS, 2)
 
     def _classify(self, texts, rows):
         return predicting.classified(self.trained, texts, batch=rows, lengths=self.lengths())

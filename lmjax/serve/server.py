@@ -1,6 +1,7 @@
 """The process around the application: the key, the socket, slow clients, and an end that lets requests end."""
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
@@ -35,17 +36,19 @@ def loopback(host: str) -> bool:
         return False
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """The socket that is listened at. UserError where it cannot be had."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise UserError(f"--host={host} --port={port} cannot be listened at ({why}): choose another port") from None
-    return bound
+@contextlib.contextmanager
+def bound(host: str, port: int):
+    """The socket that is listened at, until the block ends. UserError where it cannot be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+            listening = stack.enter_context(socket.socket(family))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UserError(f"--host={host} --port={port} cannot be listened at ({why}): choose another") from None
+        yield listening
 
 
 def patient(limits):
@@ -86,7 +89,7 @@ def patient(limits):
     return Patient
 
 
-def run(app, bound: socket.socket, limits, *, drain: int):
+def run(app, listening: socket.socket, limits, *, drain: int):
     """Serves until SIGTERM or ^C; requests that run then have `drain` seconds to end. Ends with status 0 or 130."""
     import uvicorn
 
@@ -98,4 +101,4 @@ def run(app, bound: socket.socket, limits, *, drain: int):
     )  # fmt: skip
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # where the server hands it on, at its end
     server = uvicorn.Server(config)
-    asyncio.run(server.serve([bound]))
+    asyncio.run(server.serve([listening]))
