@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from lmjax.serve.limits import Limits, Refusal, error
 
+DROPPED = 16 << 20  # bytes of a body too large that are read all the same: who is cut off while sending sees no answer
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 log = logging.getLogger("lmjax.serve")
 
@@ -100,7 +101,7 @@ class Guard:
         most = self.limits.body
         large = Refusal(413, f"a body of more than {most:,} bytes: send less at a time")
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or len(length) > 18 or int(length) > most:
+        if not length.isdigit() or len(length) > 18 or int(length) > DROPPED:
             raise large
         parts, size = [], 0
         try:
@@ -109,11 +110,14 @@ class Guard:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most:
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size <= most:
+                        parts.append(part)
+                    ended = not message.get("more_body")
+                    if size > most and (ended or size > DROPPED):
                         raise large
-                    if not message.get("more_body"):
+                    if ended:
                         return b"".join(parts)
         except TimeoutError:
             raise Refusal(408, f"the body took more than {self.limits.seconds} seconds to come") from None

@@ -93,7 +93,7 @@ def run(app, listening: socket.socket, limits, *, drain: int):
     """Serves until SIGTERM or ^C; requests that run then have `drain` seconds to end. Ends with status 0 or 130."""
     import uvicorn
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it tells of every request that is no HTTP
     config = uvicorn.Config(
         app, http=patient(limits), ws="none", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_graceful_shutdown=drain, timeout_keep_alive=limits.seconds,

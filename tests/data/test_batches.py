@@ -228,6 +228,17 @@ def test_sorted_batches_hold_every_pair_once_and_say_which():
     assert sorted(numbers) == list(range(60))
 
 
+def test_sorted_batches_are_padded_to_the_lengths_given_where_these_hold_them():
+    source, target = [np.ones(n, np.int32) for n in (3, 20, 5)], [np.zeros(0, np.int32)] * 3
+
+    def lengths(ends):
+        found = batches.sorted_batches(source, target, 1, 2, ends=ends)
+        return [(who.tolist(), batch["source"].shape[1]) for who, batch in found]
+
+    assert lengths((8, 16, 32)) == [([0, 2], 8), ([1], 32)]
+    assert lengths((8, 16)) == lengths(())  # one is longer than all
+
+
 def test_lengths_are_cut_where_padding_is_least():
     import itertools
 

@@ -97,3 +97,9 @@ def test_tags_in_a_batch_weigh_where_they_stand():
     assert batch["labels"][1, [1, 3]].tolist() == [1, 0]
     assert batch["weights"][2].sum() == 0
     assert not batch["valid"][2].any()
+
+
+def test_rows_are_padded_to_the_first_length_that_holds_them():
+    some = rows.Rows([np.ones(n, np.int32) for n in (3, 20, 70)], np.zeros(3, np.int32), 0)
+    lengths = [batch["tokens"].shape[1] for _, batch in rows.evaluation(some, 1, (8, 64))]
+    assert lengths == [8, 64, 80]  # the last is longer than all: a multiple of 16

@@ -73,13 +73,13 @@ def classifier():
     return predicting.Able("classify", classifying.Classifier("cnn", params, model, ("no", "yes"), reading), "films")
 
 
-def client(able, limits):
+def client(able, limits, rows=4):
     testclient = pytest.importorskip("starlette.testclient")
     from lmjax.serve import app
     from lmjax.serve.asker import Asker
 
     seen = app.metrics()
-    asker = Asker(able, rows=4, queue=8, metrics=seen)
+    asker = Asker(able, rows=rows, queue=8, metrics=seen)
     asker.start()
     return testclient.TestClient(app.build(asker, limits, seen, local=False))
 
@@ -100,11 +100,11 @@ def test_classes_are_those_of_the_classifier(classifier, limits):
 def test_vectors_are_those_of_embed_in_both_codings(limits):
     pytest.importorskip("tokenizers")
     tokenizer = tokenizers.wordpiece("the cat sat on the mat . " * 20, 100)
-    model = config.BERT(vocab=tokenizer.vocab, context=32, layers=1, heads=2, dim=16)
+    model = config.BERT(vocab=tokenizer.vocab, context=16, layers=1, heads=2, dim=16)
     params = {"bert": param.init(bert.bert_params(model), jax.random.key(0))}
     trained = models.Trained(params, model, tokenizer)
-    some, texts = client(predicting.Able("embed", trained, "small"), limits), ["the cat", "the mat sat"]
-    expected = models.embed(trained, texts)
+    some, texts = client(predicting.Able("embed", trained, "small"), limits, rows=1), ["the cat", "the mat sat"]
+    expected = models.embed(trained, texts, batch=1)
     for coding in ("float", "base64"):
         answer = some.post("/v1/embeddings", json={"input": texts, "encoding_format": coding}).json()
         found = [row["embedding"] for row in answer["data"]]
