@@ -66,6 +66,7 @@ def test_a_name_that_was_turned_to_this_machine_is_refused(client):
     ("body", "status"),
     [
         (b'{"prompt": NaN}', 400),
+        (b'{"prompt": "a", "metadata": {"any": NaN}}', 400),
         (b'{"prompt": "a", "temperature": Infinity}', 400),
         (b'{"prompt": "a", "temperature": 1e999}', 400),
         (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 400),
