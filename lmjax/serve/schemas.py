@@ -138,4 +138,4 @@ class Questions(Request):
         return self
 
     def asked(self) -> list[tuple[str, str]]:
-        return [(one.question, one.context) for one in self.input or [self]]
+        return [(one.question, one.context) for one in ([self] if self.input is None else self.input)]

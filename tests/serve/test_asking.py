@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -113,3 +114,29 @@ def test_vectors_are_those_of_embed_in_both_codings(limits):
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert answer["usage"]["prompt_tokens"] == 5
     assert some.post("/v1/embeddings", json={"input": "a", "dimensions": 3}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("does", "name", "body", "asked"),
+    [
+        ("tag", "tagged", {"input": ["a b", "c"]}, ["a b", "c"]),
+        ("translate", "translated", {"input": "a b"}, ["a b"]),
+        ("answer", "answered", {"question": "who?", "context": "me"}, [("who?", "me")]),
+        ("answer", "answered", {"input": [{"question": "who?", "context": "me"}]}, [("who?", "me")]),
+    ],
+)
+def test_the_other_tasks_are_asked_for_what_came(monkeypatch, limits, does, name, body, asked):
+    seen = []
+
+    def answers(trained, items, **settings):
+        seen.append(items)
+        return ({"said": n} for n, _ in enumerate(items))
+
+    monkeypatch.setattr(predicting, name, answers)
+    some = client(predicting.Able(does, SimpleNamespace(window=16), "run"), limits, rows=2)
+    assert seen  # compiled before the first request
+    answer = some.post(f"/v1/{does}", json=body)
+    assert answer.json()["data"] == [{"index": n, "said": n} for n in range(len(asked))]
+    assert seen[-1] == asked
+    for wrong in ({"input": 3}, {"question": "who?"}, {"input": []}, {}):
+        assert some.post(f"/v1/{does}", json=wrong).status_code == 400
