@@ -149,6 +149,15 @@ class ViT:
 
 
 @dataclass(frozen=True)
+class Perceptron:
+    """Layers of rectified linear units that classify images: LeNet-300-100 by default."""
+
+    hidden: tuple[int, ...] = setting((300, 100), "units of each layer but the last", low=1)
+    dropout_input: float = setting(0.0, "probability of dropping a pixel", low=0.0, high=0.99)
+    dropout: float = setting(0.0, "probability of dropping a unit", low=0.0, high=0.99)
+
+
+@dataclass(frozen=True)
 class BERT:
     """A Transformer encoder, post-norm (Devlin et al. 2019). bert-base: 30522 types, 512 positions, 12, 12, 768.
 

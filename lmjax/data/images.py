@@ -184,11 +184,11 @@ def _pictures(name: str, train: Images, test: Images, valid: int) -> Pictures:
     return Pictures(name, classes, train[:-valid], train[-valid:], test)
 
 
-def batches(images: Images, batch: int, seed: int, shift: int = 0):
+def batches(images: Images, batch: int, seed: int, shift: int = 0, beside: dict | None = None):
     """Training batches: `(batch(step), steps_per_epoch)`, a pure function of (seed, step).
 
     Every image comes once an epoch, in the epoch's own order, moved by up to `shift` pixels in each direction; what
-    moves in is paper.
+    moves in is paper. beside: further arrays [N, ...] by name, whose rows go with their images.
     """
     order, steps = shuffled(len(images), batch, seed)
     wide = np.pad(images.pixels, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
@@ -199,7 +199,8 @@ def batches(images: Images, batch: int, seed: int, shift: int = 0):
         taken = order(step)
         rng = drawn_from(seed, step)
         down, right = rng.integers(2 * shift + 1, size=(2, batch))
-        return _batch(windows[taken, down, right], images.labels[taken], np.ones(batch))
+        more = {name: array[taken] for name, array in (beside or {}).items()}
+        return _batch(windows[taken, down, right], images.labels[taken], np.ones(batch)) | more
 
     return at, steps
 

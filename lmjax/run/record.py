@@ -52,6 +52,8 @@ RULES = {
     "class_kl": ("lower", 0.02),
     "caught": ("higher", 1.0),
     "blocked": ("lower", 0.1),
+    "error": ("lower", None),
+    "compression": ("higher", None),
 }
 
 
