@@ -16,11 +16,15 @@ from jax.tree_util import keystr, tree_map_with_path
 
 
 class Param(NamedTuple):
-    """One array to be: `init(key, shape, dtype)` fills it. `axes` has one logical name, or None, for each dimension."""
+    """One array to be: `init(key, shape, dtype)` fills it. `axes` has one logical name, or None, for each dimension.
+
+    inputs: of what `nn.linear.linear` multiplies with, how many axes it contracts; 0: another layer reads it.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     init: Callable
+    inputs: int = 0
 
 
 def is_param(x) -> bool:

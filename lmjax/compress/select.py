@@ -51,19 +51,21 @@ def chosen(tree, patterns=(), flag="--layers") -> list[str]:
 def layouts(specs, paths) -> dict[str, tuple[int, ...]]:
     """{path: the axes of the weights that a product contracts}, of a tree of Param.
 
-    Beside a bias those in front of the bias's own axes, of a table of vectors the last, else all in front of an "embed"
-    that stands last, or the first.
+    Of a linear layer those that it says, beside a bias those in front of the bias's own axes, of a table of vectors the
+    last, else the first.
     """
     leaves, found = flat(specs), {}
     for path in paths:
         spec, bias = leaves[path], leaves.get(path.rpartition("/")[0] + "/b")
-        rank, shape = len(spec.shape), bias.shape if bias else None
-        if shape and rank > len(shape) and spec.shape[rank - len(shape) :] == shape:
-            found[path] = tuple(range(rank - len(shape)))
-        elif spec.axes == ("vocab", "embed"):
+        behind = len(bias.shape) if bias else 0
+        if spec.inputs:
+            found[path] = tuple(range(spec.inputs))
+        elif len(spec.shape) == 2 and spec.axes[0] in ("vocab", None) and spec.axes[1] == "embed":
             found[path] = (1,)
+        elif 0 < behind < len(spec.shape) and spec.shape[-behind:] == bias.shape:
+            found[path] = tuple(range(len(spec.shape) - behind))
         else:
-            found[path] = tuple(range(rank - 1)) if spec.axes[-1] == "embed" and rank > 2 else (0,)
+            found[path] = (0,)
     return found
 
 

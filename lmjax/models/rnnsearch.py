@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from lmjax.losses import linear_cross_entropy
 from lmjax.nn.attention import NEVER
 from lmjax.nn.dropout import dropout, fold
-from lmjax.nn.linear import embedding, linear, linear_params
+from lmjax.nn.linear import embedding, linear, linear_params, weights
 from lmjax.nn.recurrent import gru_inputs, gru_layer, gru_params, gru_step
 from lmjax.param import Param, normal, zeros
 
@@ -85,7 +85,7 @@ def rnnsearch_loss(params, config, batch, key, carry, smoothing: float = 0.0):
     """As seq2seq.seq2seq_loss: (sum, (weight, {}, carry)) of source and seen [B,S], tokens, targets, weights [B,T]."""
     encoded = encode(params, config, batch["source"], batch["seen"], key=key)
     x = decode(params, config, batch["tokens"], encoded, batch["seen"], key=key)
-    w, b = params["head"]["w"], params["head"]["b"]
+    w, b = weights(params["head"]), params["head"]["b"]
     with jax.named_scope("loss"):
         total, weight = linear_cross_entropy(x, w, b, batch["targets"], batch["weights"], smoothing)
     return total, (weight, {}, carry)

@@ -16,20 +16,50 @@ def linear_params(inputs, outputs, axes, *, init=None, bias=True):
     """
     inputs, outputs = _tuple(inputs), _tuple(outputs)
     init = init or normal(1 / math.sqrt(math.prod(inputs)))
-    params = {"w": Param((*inputs, *outputs), axes, init)}
+    params = {"w": Param((*inputs, *outputs), axes, init, len(inputs))}
     if bias:
         params["b"] = Param(outputs, axes[len(inputs) :], zeros)
     return params
 
 
 def linear(params, x, inputs: int = 1):
-    """Contracts the last `inputs` axes of `x` [..., *inputs] with the first of "w": [..., *outputs], in x's dtype."""
+    """Contracts the last `inputs` axes of `x` [..., *inputs] with the first of "w": [..., *outputs], in x's dtype.
+
+    A layer made small (compress/) has in the place of "w" two factors, "left" [*inputs,R] and "right" [R,*outputs], or
+    "codes" int8 of w's shape and "scale" float32 [*outputs].
+    """
+    if "left" in params:
+        params, x, inputs = {**params, "w": params["right"]}, linear({"w": params["left"]}, x, inputs), 1
+    elif "codes" in params:
+        return _linear_int8(params, x, inputs)
     w = params["w"].astype(x.dtype)
     outputs, width = w.shape[inputs:], math.prod(w.shape[:inputs])
     y = product(x.reshape(-1, width), w.reshape(width, -1))
     if "b" in params:
         y = y + params["b"].astype(x.dtype).reshape(1, -1)
     return y.reshape(*x.shape[: x.ndim - inputs], *outputs)
+
+
+def _linear_int8(params, x, inputs: int):
+    """Products of integers: each row of x is rounded to 8 bits as it comes (dynamic quantisation)."""
+    codes, outputs = params["codes"], params["codes"].shape[inputs:]
+    rows = x.reshape(-1, math.prod(codes.shape[:inputs])).astype(jnp.float32)
+    step = jnp.maximum(jnp.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
+    whole = jnp.round(rows / step).astype(jnp.int8)
+    sums = jnp.matmul(whole, codes.reshape(rows.shape[1], -1), preferred_element_type=jnp.int32)
+    y = sums.astype(jnp.float32) * step * params["scale"].reshape(1, -1)
+    y = y + params["b"].reshape(1, -1) if "b" in params else y
+    return y.astype(x.dtype).reshape(*x.shape[: x.ndim - inputs], *outputs)
+
+
+def weights(params):
+    """ "w" of a linear layer as one array, however it is kept."""
+    if "left" in params:
+        return jnp.tensordot(params["left"], params["right"], 1)
+    if "codes" in params:
+        scale = params["scale"]
+        return params["codes"] * scale.reshape((1,) * (params["codes"].ndim - scale.ndim) + scale.shape)
+    return params["w"]
 
 
 @jax.custom_vjp

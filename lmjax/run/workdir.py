@@ -29,6 +29,8 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
             raise UserError(f"--workdir={path} is in use by another process: wait for it or choose another") from None
         except OSError:
             pass  # a file system without locks
+        if (folder / "weights.safetensors").exists():
+            raise UserError(f"--workdir={path} holds a model made small by compress.py, no training: choose another")
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
             _same(path, stored(folder), asked, may_change, may_grow)
