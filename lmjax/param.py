@@ -18,7 +18,8 @@ from jax.tree_util import keystr, tree_map_with_path
 class Param(NamedTuple):
     """One array to be: `init(key, shape, dtype)` fills it. `axes` has one logical name, or None, for each dimension.
 
-    inputs: of what `nn.linear.linear` multiplies with, how many axes it contracts; 0: another layer reads it.
+    inputs: of what `nn.linear.linear` multiplies with, how many axes it contracts; 0: another layer reads it. "layers",
+    which `stack` puts in front, is none of them.
     """
 
     shape: tuple[int, ...]
@@ -77,7 +78,7 @@ def stack(specs, n: int):
             keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(shape[0]))
             return jax.vmap(lambda k: spec.init(k, shape[1:], dtype))(keys)
 
-        return Param((n, *spec.shape), ("layers", *spec.axes), init)
+        return Param((n, *spec.shape), ("layers", *spec.axes), init, spec.inputs)
 
     return map_params(one, specs)
 

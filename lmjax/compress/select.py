@@ -57,15 +57,17 @@ def layouts(specs, paths) -> dict[str, tuple[int, ...]]:
     leaves, found = flat(specs), {}
     for path in paths:
         spec, bias = leaves[path], leaves.get(path.rpartition("/")[0] + "/b")
-        behind = len(bias.shape) if bias else 0
+        layers = int(spec.axes[0] == "layers")  # of a scan, which each have their own outputs
+        shape, axes, behind = spec.shape[layers:], spec.axes[layers:], len(bias.shape) - layers if bias else 0
         if spec.inputs:
-            found[path] = tuple(range(spec.inputs))
-        elif len(spec.shape) == 2 and spec.axes[0] in ("vocab", None) and spec.axes[1] == "embed":
-            found[path] = (1,)
-        elif 0 < behind < len(spec.shape) and spec.shape[-behind:] == bias.shape:
-            found[path] = tuple(range(len(spec.shape) - behind))
+            inputs = range(spec.inputs)
+        elif len(shape) == 2 and axes[0] in ("vocab", None) and axes[1] == "embed":
+            inputs = (1,)
+        elif 0 < behind < len(shape) and shape[-behind:] == bias.shape[layers:]:
+            inputs = range(len(shape) - behind)
         else:
-            found[path] = (0,)
+            inputs = (0,)
+        found[path] = tuple(layers + axis for axis in inputs)
     return found
 
 

@@ -107,7 +107,8 @@ def running(small: Small, specs, integers: bool = False):
     leaves, layers, arrays = flat(specs), {}, dict(small.arrays)
     for path, form in small.forms.items():
         spec, eight = leaves[path], integers and isinstance(form, Quantized) and form.scale.dtype == np.float32
-        if not (spec.inputs and path.endswith("/w") and (isinstance(form, Factors) or eight)):
+        alone = spec.inputs and spec.axes[0] != "layers" and path.endswith("/w")
+        if not (alone and (isinstance(form, Factors) or eight)):
             continue
         inputs, outputs = spec.shape[: spec.inputs], spec.shape[spec.inputs :]
         if eight:
