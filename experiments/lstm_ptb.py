@@ -10,12 +10,15 @@ Needs the folder `ptb` with ptb.train.txt, ptb.valid.txt and ptb.test.txt (plain
 fetch them. The same command on the same --workdir goes on where a killed run stopped. --data=wikitext-2, or a text file
 of your own with one sentence a line, runs the same models there.
 
-Papers: arXiv:1409.2329 (table 1), arXiv:1512.05287 (table 1), arXiv:1708.02182 (table 2).
+--prune.sparsity=0.9 takes the smallest weights away while it trains (Zhu & Gupta 2017), and
+--lanes="prune.sparsity=0.5,0.8,0.9" draws a curve in one program.
+
+Papers: arXiv:1409.2329 (table 1), arXiv:1512.05287 (table 1), arXiv:1708.02182 (table 2), arXiv:1710.01878 (pruning).
 """
 
 from dataclasses import dataclass, replace
 
-from lmjax.config import LSTM, setting, sized
+from lmjax.config import LSTM, Pruning, setting, sized
 from lmjax.run import flags
 from lmjax.run.options import Training
 
@@ -39,12 +42,18 @@ class Config(Training):
     weight_decay: float = setting(0.0, "multiple of the weights added to the gradient (Merity)", low=0.0)
     alpha: float = setting(0.0, "AR: penalty on the square of the last layer's dropped output", low=0.0)
     beta: float = setting(0.0, "TAR: penalty on the square of its change between steps", low=0.0)
+    prune: Pruning = setting(Pruning(), "weights that are taken away in training, all but biases")
     stuck: int = setting(
         0, "NT-ASGD: average the weights once validation is worse than all but the last so many; 0: never", low=0
     )
     samples: int = setting(
         0, "MC dropout: stochastic passes over the test set whose probabilities are averaged; 0: none", low=0
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prune.sparsity and self.jitter:
+            raise ValueError("--prune.sparsity with --jitter, whose scaled updates bring weights back: leave one out")
 
 
 # Zaremba's rates fall after the paper's number of epochs (4, 6, 14). The authors' code tests `epoch > max_epoch` at an
@@ -70,6 +79,7 @@ def variational(word, recurrent, other, masks):
     }  # fmt: skip
 
 
+SPARSE = LARGE | dropped(0.65, 0.65, 0.65)
 GAL_MEDIUM = MEDIUM | {"flat": 7}
 GAL_LARGE = LARGE | {"flat": 11}
 PRESETS = {
@@ -92,6 +102,13 @@ PRESETS = {
         "help": "variational, a mask a gate: test 75.2, MC 73.4",
         **GAL_LARGE, **variational(0.3, 0.3, 0.5, 4),
     },
+    "zaremba_small_sparse": {
+        "help": "the small one with half of its weights and fewer, four lanes: no published figure",
+        "lanes": "prune.sparsity=0.5,0.8,0.9,0.95",
+    },
+    "zhu_large_80": {"help": "zaremba_large, 80 % of its weights 0: test 77.52", **SPARSE, "prune.sparsity": 0.8},
+    "zhu_large_90": {"help": "zaremba_large, 90 % of its weights 0: test 80.24", **SPARSE, "prune.sparsity": 0.9},
+    "zhu_large_95": {"help": "zaremba_large, 95 % of its weights 0: test 87.83", **SPARSE, "prune.sparsity": 0.95},
     "awd": {
         "help": "3 x 1150, weight drop, NT-ASGD, 500 epochs: test 57.3, valid 60.0",
         "model.layers": 3, "model.dim": 1150, "model.embed": 400, "model.tied": True, "model.init_range": 0.0,
@@ -116,10 +133,13 @@ PUBLISHED = {
     "gal_medium": rows("Gal & Ghahramani 2016, table 1", "V", 79.7, 81.9, 78.6),
     "gal_large_tied": rows("Gal & Ghahramani 2016, table 1", "V", 75.0, 77.3, 74.1),
     "gal_large": rows("Gal & Ghahramani 2016, table 1", "V", 75.2, 77.9, 73.4),
+    **{f"zhu_large_{share}": rows("Zhu & Gupta 2017, table 3", "R", test)
+       for share, test in ((80, 77.52), (90, 80.24), (95, 87.83))},
     "awd": rows("Merity et al. 2017, table 2", "V", 57.3, 60.0),
 }
 _MINUTES = {"zaremba_medium": 6, "zaremba_large": 11, "gal_medium_tied": 8, "gal_medium": 8, "gal_large_tied": 15,
-            "gal_large": 15, "awd": 120}  # estimated for one H200, not timed
+            "gal_large": 15, "zhu_large_80": 15, "zhu_large_90": 15, "zhu_large_95": 15,
+            "awd": 120}  # estimated for one H200, not timed
 NEEDS = {name: {"gpu": True, "minutes": minutes} for name, minutes in _MINUTES.items()}
 NEEDS["zaremba_small"] = {"flags": {"seeds": 2}}
 
@@ -130,11 +150,13 @@ def main(config):
     import jax
     import numpy as np
 
+    from lmjax.compress import prune, select
     from lmjax.data import batches
     from lmjax.data.text import load_text
     from lmjax.data.tokenizers import Word
     from lmjax.evaluate.perplexity import compile_loss, log_likelihoods, mean_nll, sampled_perplexity
     from lmjax.models.lstm_lm import lstm_carry, lstm_lm, lstm_loss, lstm_params
+    from lmjax.nn.dropout import absent
     from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
@@ -170,12 +192,15 @@ def main(config):
             return optim.start_averaging(state) if stuck and int(state.average["since"]) < 0 else state
 
         # The step takes means. To descend a window's sum, clipped at c, is to descend T times its mean, clipped at c/T.
-        times = config.unroll if config.summed else 1
+        times, steps = config.unroll if config.summed else 1, config.epochs * per_epoch
         def recipe(config):
             model = sized(config.model, tokenizer.vocab)
             rate = optim.epoch_decay(config.lr * times, config.decay, per_epoch, config.flat)
+            tx = optim.sgd(rate, weight_decay=config.weight_decay, shrink=config.shrink)
+            if not absent(config.prune.sparsity):
+                tx = prune.over_training(tx, config.prune, steps, select.weights(lstm_params(model)))
             return Recipe(
-                tx=optim.sgd(rate, weight_decay=config.weight_decay, shrink=config.shrink),
+                tx=tx,
                 loss=lambda *given: lstm_loss(given[0], model, *given[1:], alpha=config.alpha, beta=config.beta),
                 accumulate=config.accumulate,
                 clip=config.clip / times,
@@ -189,7 +214,7 @@ def main(config):
             specs=lstm_params(model),
             recipe=recipe,
             batches=lambda seed: reading(seed)[0],
-            steps=config.epochs * per_epoch,
+            steps=steps,
             evaluate=validate,
             evaluate_every=per_epoch,
             tokens_per_step=config.batch * config.unroll,

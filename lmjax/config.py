@@ -149,6 +149,20 @@ class ViT:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """Which share of the weights becomes 0 in training, and when (Zhu & Gupta 2017)."""
+
+    sparsity: float = setting(0.0, "share of the weights that are 0 at the end; 0: none is pruned", low=0.0, high=0.999)
+    begin: float = setting(0.1, "share of the training before the first go", low=0.0, high=1.0)
+    end: float = setting(0.5, "share of the training after which no more go", low=0.0, high=1.0)
+    every: int = setting(100, "steps from one pruning to the next", low=1)
+
+    def __post_init__(self):
+        if self.begin >= self.end:
+            raise ValueError(f"prune.begin={self.begin:g} is not before prune.end={self.end:g}: choose it smaller")
+
+
+@dataclass(frozen=True)
 class Perceptron:
     """Layers of rectified linear units that classify images: LeNet-300-100 by default."""
 

@@ -107,5 +107,13 @@ def pruned(tx, schedule: Schedule, shares: dict):
     return optax.GradientTransformation(init, update)
 
 
+def over_training(tx, config, steps: int, paths):
+    """`tx` with Zhu & Gupta's gradual pruning of the weights at `paths` as a config.Pruning has it, in a training of
+    `steps`. Its sparsity may be traced, so that several are lanes of one program."""
+    begin = round(config.begin * steps)
+    times = max((round(config.end * steps) - begin) // config.every, 1)
+    return pruned(tx, gradual(begin, config.every, times), dict.fromkeys(paths, config.sparsity))
+
+
 def _beside(masks: dict, leaves: dict):
     return [(item, leaves[item[0]]) for item in masks.items()]

@@ -17,15 +17,18 @@ MULTIPLE, POOL = 16, 16  # of T; batches that are sorted by length together
 
 class Rows(NamedTuple):
     """tokens: int32 [T] of each row, between [CLS] and [SEP]. labels: int32 [N], or of tags int32 [T] of each row, -1
-    where a piece has none. pad: the token that fills."""
+    where a piece has none. pad: the token that fills. beside: further arrays [N, ...] that a batch has by these names,
+    0 in rows that only fill it."""
 
     tokens: list[np.ndarray]
     labels: np.ndarray | list[np.ndarray]
     pad: int
+    beside: dict[str, np.ndarray] = {}  # noqa: RUF012 (never written to)
 
     def take(self, at) -> "Rows":
         labels = [self.labels[i] for i in at] if isinstance(self.labels, list) else self.labels[at]
-        return Rows([self.tokens[i] for i in at], labels, self.pad)
+        beside = {name: array[at] for name, array in self.beside.items()}
+        return Rows([self.tokens[i] for i in at], labels, self.pad, beside)
 
 
 def classified(texts: list[str], labels, tokenizer, longest: int) -> Rows:
@@ -111,4 +114,7 @@ def padded(rows: Rows, at, batch: int, lengths=()) -> dict:
         tokens[n, :width], valid[n, :width] = rows.tokens[i], True
         labels[(n, slice(width)) if tags else n] = rows.labels[i]
     weights = (labels >= 0).astype(np.float32)
-    return {"tokens": tokens, "valid": valid, "labels": np.maximum(labels, 0), "weights": weights}
+    more = {name: np.zeros((batch, *array.shape[1:]), array.dtype) for name, array in rows.beside.items()}
+    for name, array in rows.beside.items():
+        more[name][: len(at)] = array[at]
+    return {"tokens": tokens, "valid": valid, "labels": np.maximum(labels, 0), "weights": weights} | more
