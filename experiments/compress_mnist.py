@@ -276,7 +276,7 @@ def source(config, pictures):
     from lmjax.run.settings import from_json
     from lmjax.run.workdir import stored
 
-    run = stored(config.start)
+    run = stored(config.start, "--start")
     if run["experiment"] != "compress_mnist":
         raise UserError(f"--start={config.start} is a run of {run['experiment']}: expected one of compress_mnist")
     other = from_json(Config, run["config"], f"{config.start}/config.json")

@@ -5,15 +5,14 @@ The best of its rank in the sum of squares (Eckart & Young 1936). A matrix is se
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 
 class Factors(NamedTuple):
     """left [I,R], right [R,O]: their product is the matrix."""
 
-    left: jax.Array
-    right: jax.Array
+    left: np.ndarray
+    right: np.ndarray
 
 
 def rank_of(shape: tuple[int, int], left: float) -> int:
@@ -24,12 +23,12 @@ def rank_of(shape: tuple[int, int], left: float) -> int:
 
 def factors(values, rank: int) -> Factors:
     """The `rank` largest singular values and their vectors of a matrix [I,O]; exact where rank is min(I, O)."""
-    u, s, v = jnp.linalg.svd(values.astype(jnp.float32), full_matrices=False)
-    root = jnp.sqrt(s[:rank])
+    u, s, v = np.linalg.svd(np.asarray(values, np.float32), full_matrices=False)
+    root = np.sqrt(s[:rank])
     return Factors(u[:, :rank] * root[None], root[:, None] * v[:rank])
 
 
 def kept(values, rank: int) -> float:
     """The share of the sum of squares of a matrix [I,O] that its best approximation of `rank` has."""
-    s = jnp.linalg.svd(values.astype(jnp.float32), compute_uv=False)
-    return float((s[:rank] ** 2).sum() / jnp.maximum((s**2).sum(), 1e-30))
+    s = np.linalg.svd(np.asarray(values, np.float32), compute_uv=False)
+    return float((s[:rank] ** 2).sum() / max((s**2).sum(), 1e-30))

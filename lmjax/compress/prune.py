@@ -53,6 +53,7 @@ def rounds(begin: int, every: int, times: int) -> Schedule:
     return Schedule(sparsity, due)
 
 
+@jax.jit
 def mask(weights, sparsity):
     """bool, of the shape of `weights`: False at the round(sparsity x size) that are smallest in magnitude.
 

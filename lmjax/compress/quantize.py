@@ -10,6 +10,7 @@ through, is `aware` here: a loss around a loss, so that it serves any model.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -42,18 +43,25 @@ def unfolded(values, shape: tuple[int, ...], inputs: tuple[int, ...]):
 
 def quantized(values, bits: int, group: int = 32) -> Quantized:
     """Of a matrix [I,O]. bits: 8, or 4 with a scale in 16 bits for each `group` inputs of an output."""
+    if bits not in (4, 8):
+        raise ValueError(f"{bits} bits: expected 4 or 8")
+    _library()
+    return _quantized(values, bits, group)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _quantized(values, bits: int, group: int) -> Quantized:
     library = _library()
     if bits == 8:
         found = library.quantize(values, jnp.int8, channelwise_axes=(1,))
         return Quantized(found.qvalue, found.scale)
-    if bits != 4:
-        raise ValueError(f"{bits} bits: expected 4 or 8")
     group = min(group, len(values))
     values = jnp.pad(values, ((0, -len(values) % group), (0, 0)))
     found = library.quantize(values, jnp.int4, channelwise_axes=(1,), tiled_axes={0: group}, scale_dtype=jnp.float16)
     return Quantized(found.qvalue.astype(jnp.int8), found.scale)
 
 
+@partial(jax.jit, static_argnums=2)
 def dequantized(codes, scale, count: int):
     """float32 [I,O], I = `count`, of codes [I',O] and scale [G,O]."""
     groups = codes.reshape(len(scale), -1, codes.shape[1]).astype(jnp.float32)

@@ -49,10 +49,10 @@ def compressed(params, specs, method: str, paths, *, left: float = 0.5, group: i
     """
     leaves, found = flat(params), {}
     for path, inputs in layouts(specs, paths).items():
-        weights = jnp.asarray(leaves[path], jnp.float32)
+        weights = np.asarray(leaves[path], np.float32)
         if method == "prune":
             kept = np.asarray(mask(weights, 1 - left))
-            found[path] = Sparse(kept, np.asarray(weights)[kept])
+            found[path] = Sparse(kept, weights[kept])
             continue
         values = matrix(weights, inputs)
         if method == "low_rank":
@@ -71,8 +71,9 @@ def dense(form, shape, inputs):
         array[form.kept] = form.values
         return jnp.asarray(array)
     if isinstance(form, Factors):
-        return unfolded(jnp.asarray(form.left) @ jnp.asarray(form.right), shape, inputs)
-    return unfolded(dequantized(jnp.asarray(form.codes), jnp.asarray(form.scale), size(shape, inputs)), shape, inputs)
+        return jnp.asarray(unfolded(form.left @ form.right, shape, inputs))
+    values = np.asarray(dequantized(form.codes, form.scale, size(shape, inputs)))
+    return jnp.asarray(unfolded(values, shape, inputs))
 
 
 def size(shape, inputs) -> int:

@@ -43,7 +43,7 @@ class Subject(NamedTuple):
 
 def open_run(workdir, data_dir=None, check=lambda: None, flag="--start") -> Subject:
     """UserError where the folder holds no run, or one of an experiment whose models are not made small."""
-    run = stored(workdir)
+    run = stored(workdir, flag)
     if run["experiment"] not in SUBJECTS:
         raise UserError(f"{flag}={workdir} is a run of {run['experiment']}: expected one of {', '.join(SUBJECTS)}")
     return SUBJECTS[run["experiment"]](Path(workdir), run["config"], data_dir or None, check)

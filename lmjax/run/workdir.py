@@ -74,15 +74,16 @@ def _same(path, was: dict, asked: dict, may_change, may_grow):
         raise UserError(f"--workdir={path} holds a run with {name}={a}, not {b}: set it so or choose another")
 
 
-def stored(folder) -> dict:
-    """config.json of a workdir: {"experiment": name, "config": settings}. UserError where it is missing or damaged."""
+def stored(folder, flag="--workdir") -> dict:
+    """config.json of a workdir: {"experiment": name, "config": settings}. UserError where it is missing or damaged;
+    flag: what named the folder."""
     path = Path(folder) / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(data["experiment"], str) and isinstance(data["config"], dict):
             return data
     except OSError:
-        raise UserError(f"--workdir={folder} holds no run: {path} cannot be read") from None
+        raise UserError(f"{flag}={folder} holds no run: {path} cannot be read") from None
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is damaged: expected the experiment and its config; remove it or choose another workdir")

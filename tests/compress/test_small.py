@@ -16,8 +16,15 @@ pytest.importorskip("safetensors", reason="the weights extra is absent")
 
 MODEL = config.GPT(vocab=64, context=16, layers=2, heads=4, dim=32, scan=True)
 SPECS = gpt.gpt_params(MODEL)
-PARAMS = param.init(SPECS, jax.random.key(0))
-MATRIX = jax.random.normal(jax.random.key(1), (70, 24)) * jnp.exp(jax.random.normal(jax.random.key(2), (1, 24)))
+RNG = np.random.default_rng(0)
+MATRIX = RNG.normal(size=(70, 24)).astype(np.float32) * np.exp(RNG.normal(size=(1, 24))).astype(np.float32)
+
+
+def drawn(specs):
+    return param.map_params(lambda _, spec: RNG.normal(size=spec.shape).astype(np.float32), specs)
+
+
+PARAMS = drawn(SPECS)
 
 
 def both(a, b, **limits):
@@ -30,9 +37,9 @@ def test_no_weight_is_off_by_more_than_half_a_scale(bits, groups, most):
     assert found.codes.dtype == jnp.int8
     assert found.scale.shape == (groups, 24)
     assert -most - 1 <= found.codes.min() <= found.codes.max() == most
-    error = jnp.abs(quantize.dequantized(*found, 70) - MATRIX)
-    scale = jnp.repeat(found.scale.astype(jnp.float32), -(-70 // groups) if bits == 8 else 32, axis=0)[:70]
-    assert (error <= 0.5001 * scale + 2**-11 * jnp.abs(MATRIX)).all()  # the scales of 4 bits are in 16
+    error = np.abs(quantize.dequantized(*found, 70) - MATRIX)
+    scale = np.repeat(np.asarray(found.scale, np.float32), 70 if bits == 8 else 32, axis=0)[:70]
+    assert (error <= 0.5001 * scale + 2**-11 * np.abs(MATRIX)).all()  # the scales of 4 bits are in 16
     assert error.max() > 0.4 * scale.min()  # and it is rounded
 
 
@@ -43,9 +50,10 @@ def test_the_gradient_goes_straight_through():
         return (params["embed"]["token"] ** 2).sum(), ((), {}, ())
 
     aware = quantize.aware(loss, layouts, 4)
-    near = quantize.rounded(PARAMS, layouts, 4)
-    assert (near["embed"]["token"] != PARAMS["embed"]["token"]).any()
-    (value, _), gradient = jax.value_and_grad(aware, has_aux=True)(PARAMS, None, None, ())
+    table = {"embed": {"token": jnp.asarray(PARAMS["embed"]["token"])}}
+    near = quantize.rounded(table, layouts, 4)
+    assert (near["embed"]["token"] != table["embed"]["token"]).any()
+    (value, _), gradient = jax.jit(jax.value_and_grad(lambda p: aware(p, None, None, ()), has_aux=True))(table)
     np.testing.assert_allclose(value, (near["embed"]["token"] ** 2).sum(), rtol=1e-5)
     np.testing.assert_allclose(gradient["embed"]["token"], 2 * near["embed"]["token"], rtol=1e-5)
 
@@ -67,7 +75,7 @@ def test_layouts_say_what_a_product_contracts():
     assert (found["blocks/qkv/w"], found["blocks/out/w"]) == ((1,), (1, 2))  # behind the axis of a scan
     lines = {"a": linear_params((4, 8), (3, 5), ("heads", None, None, "mlp"), bias=False)}
     assert select.layouts(lines, ["a/w"]) == {"a/w": (0, 1)}
-    array = jax.random.normal(jax.random.key(0), (4, 3, 5))
+    array = RNG.normal(size=(4, 3, 5))
     for inputs in ((0,), (1,), (0, 1), (2, 0)):
         rows = quantize.matrix(array, inputs)
         assert len(rows) == np.prod([array.shape[axis] for axis in inputs])
@@ -78,14 +86,13 @@ def test_layouts_say_what_a_product_contracts():
 def test_a_layer_computes_with_what_is_stored(method):
     """Two axes in, two axes out, with a bias."""
     specs = {"a": linear_params((4, 8), (3, 16), ("heads", None, None, "mlp"))}
-    params = param.init(specs, jax.random.key(3))
-    params["a"]["b"] = params["a"]["b"] + 1
+    params = drawn(specs)
     small = store.compressed(params, specs, method, ["a/w"], left=0.4, group=16)
     whole = store.expanded(small, specs)
-    x = jax.random.normal(jax.random.key(4), (2, 5, 4, 8))
+    x = jnp.asarray(RNG.normal(size=(2, 5, 4, 8)), jnp.float32)
     expected = linear(whole["a"], x, inputs=2)
     for running in (store.running(small, specs), store.running(small, specs, integers=True)):
-        np.testing.assert_allclose(linear(running["a"], x, inputs=2), expected, atol=0.05)
+        np.testing.assert_allclose(linear(running["a"], x, inputs=2), expected, atol=0.2)
         np.testing.assert_allclose(weights(running["a"]), whole["a"]["w"], atol=1e-5)
     kept = set(running["a"]) - {"b"}
     assert kept == {"int8": {"codes", "scale"}, "low_rank": {"left", "right"}}.get(method, {"w"})
