@@ -61,7 +61,7 @@ _ROWS = {
     "lenet": ("LeNet-300-100 on MNIST", "compress_mnist/lenet_300_100"),
 }
 PRESETS = {name: {"help": what, **_ALL} for name, (what, _) in _ROWS.items()}
-NEEDS = {name: {"start": row} for name, (_, row) in _ROWS.items()}
+NEEDS = {name: {"start": row} for name, (_, row) in _ROWS.items()} | {"": {"by_hand": "--start, a run"}}
 
 
 def main(config):

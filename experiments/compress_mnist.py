@@ -63,8 +63,6 @@ class Config(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.method in ("distil", "quantise") and not self.start:
-            raise ValueError(f"--method={self.method} needs --start=RUN: the workdir of a run of compress_mnist.py")
         if self.method == "train" and self.start:
             raise ValueError(f"--start={self.start} with --method=train: choose prune, distil or quantise")
         layers = len(self.model.hidden) + 1 if self.network == "perceptron" else 4
@@ -137,6 +135,8 @@ NEEDS = {
 
 
 def main(config):
+    if config.method in ("distil", "quantise") and not config.start:
+        raise UserError(f"--method={config.method} needs --start=RUN: the workdir of a run of compress_mnist.py")
     import jax
     import numpy as np
 
@@ -149,6 +149,8 @@ def main(config):
 
     pictures = images.load_images(config.data, config.data_dir or None)
     specs, logits = network(config, pictures)
+    if config.start:
+        source(config, pictures)  # what is wrong with it is said before anything is begun
     train, beside = pictures.train, {}
     if config.without >= 0:
         train = train[train.labels != config.without]
