@@ -11,9 +11,9 @@ like the run itself (--workdir=runs/compress/001/int4), and prints a table:
     prune    the largest, a share --left of them; the rest is 0                  4 --left + 0.13
     low_rank the factors of each matrix, with a share --left of its numbers      4 --left
 
-Nothing is trained. What loses too much this way can be trained on as small: pruning in rounds, rounding in training
-and a teacher are in compress_mnist.py, and for language models --prune.sparsity of lstm_ptb.py and --teacher of
-classify.py. --layers="blocks/*" names the weights that are made small, as a shell names files; default: all but biases
+Nothing is trained. What loses too much this way can be trained as small: in rounds of pruning, on rounded weights or
+by a teacher (compress_mnist.py), with --prune.sparsity (lstm_ptb.py), with --teacher (classify.py). What was pruned in
+training is stored as it is by --method=prune --left=1. --layers="blocks/*" names the weights that are made small, as a shell names files; default: all but biases
 and norms. Codes are turned into float32 as a model is loaded, so that 8 and 4 bits save disk and not time; "int8,
 integers" is the time of products of integers. Factors save time too.
 

@@ -51,7 +51,7 @@ def compressed(params, specs, method: str, paths, *, left: float = 0.5, group: i
     for path, inputs in layouts(specs, paths).items():
         weights = np.asarray(leaves[path], np.float32)
         if method == "prune":
-            kept = np.asarray(mask(weights, 1 - left))
+            kept = np.asarray(mask(weights, 1 - left)) & (weights != 0)
             found[path] = Sparse(kept, weights[kept])
             continue
         values = matrix(weights, inputs)

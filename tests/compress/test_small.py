@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmjax import config, param
-from lmjax.compress import low_rank, quantize, select, store
+from lmjax.compress import low_rank, prune, quantize, select, store
 from lmjax.errors import UserError
 from lmjax.models import gpt
 from lmjax.nn.linear import linear, linear_params, weights
@@ -67,6 +67,14 @@ def test_a_full_rank_is_exact_and_a_lower_one_the_best():
     np.testing.assert_allclose(low_rank.kept(MATRIX, 5), (singular[:5] ** 2).sum() / (singular**2).sum(), rtol=1e-5)
     rank = low_rank.rank_of((70, 24), 0.5)
     assert rank * (70 + 24) <= 70 * 24 / 2 < (rank + 1) * (70 + 24)
+
+
+def test_what_was_pruned_in_training_is_stored_as_it_is():
+    specs = {"a": linear_params(8, 16, ("embed", "mlp"))}
+    params = prune.magnitude(drawn(specs), {"a/w": 0.75})
+    small = store.compressed(params, specs, "prune", ["a/w"], left=1.0)
+    assert len(small.forms["a/w"].values) == 32
+    both(store.expanded(small, specs), params, rtol=0)
 
 
 def test_layouts_say_what_a_product_contracts():
