@@ -13,9 +13,11 @@ like the run itself (--workdir=runs/compress/001/int4), and prints a table:
 
 Nothing is trained. What loses too much this way can be trained as small: in rounds of pruning, on rounded weights or
 by a teacher (compress_mnist.py), with --prune.sparsity (lstm_ptb.py), with --teacher (classify.py). What was pruned in
-training is stored as it is by --method=prune --left=1. --layers="blocks/*" names the weights that are made small, as a shell names files; default: all but biases
-and norms. Codes are turned into float32 as a model is loaded, so that 8 and 4 bits save disk and not time; "int8,
-integers" is the time of products of integers. Factors save time too.
+training is stored as it is by --method=prune --left=1. --layers="blocks/*" names the weights that are made small, as a
+shell names files; default: all but biases and norms.
+
+Codes are turned into float32 as a model is loaded, so that 8 and 4 bits save disk and not time; "int8, integers" is
+the time of products of integers. Factors save time too.
 
 Runs of gpt_char, lstm_ptb, classify, tag, translate_multi30k, vit and compress_mnist are read. Quality is of test data
 where a run has some, else of validation data. Times are medians over rounds in which each variant has its turn, with
