@@ -99,11 +99,14 @@ def pruned(tx, schedule: Schedule, shares: dict):
         new, old = flat(optax.apply_updates(params, updates)), flat(params)
 
         def anew(masks):
-            return {path: mask(new[path], schedule.sparsity(state.step, shares[path])) & masks[path] for path in masks}
+            """What is gone counts as 0, whatever the update would make of it."""
+            left = {path: jnp.where(kept, new[path], 0) for path, kept in masks.items()}
+            return {p: mask(w, schedule.sparsity(state.step, shares[p])) & masks[p] for p, w in left.items()}
 
         masks = jax.lax.cond(schedule.due(state.step), anew, lambda masks: masks, state.masks)
-        change = {p: jnp.where(kept, u, -old[p]) for (p, kept), u in _beside(masks, flat(updates))}
-        return replaced(updates, change), Pruned(state.step + 1, masks, inner)
+        changes = flat(updates)
+        changes |= {path: jnp.where(kept, changes[path], -old[path]) for path, kept in masks.items()}
+        return replaced(updates, changes), Pruned(state.step + 1, masks, inner)
 
     return optax.GradientTransformation(init, update)
 
@@ -114,7 +117,3 @@ def over_training(tx, config, steps: int, paths):
     begin = round(config.begin * steps)
     times = max((round(config.end * steps) - begin) // config.every, 1)
     return pruned(tx, gradual(begin, config.every, times), dict.fromkeys(paths, config.sparsity))
-
-
-def _beside(masks: dict, leaves: dict):
-    return [(item, leaves[item[0]]) for item in masks.items()]

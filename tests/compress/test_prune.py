@@ -70,6 +70,17 @@ def test_the_smallest_go():
     np.testing.assert_array_equal(prune.magnitude({"w": w}, {"w": 5 / 6})["w"], [[0, 0, 0], [0, -5, 0]])
 
 
+def test_what_is_gone_stays_gone_and_takes_no_place():
+    """A large gradient of a weight that is gone brings it back neither to the weights nor among the largest."""
+    params = {"w": jnp.arange(1.0, 9.0).reshape(2, 4)}
+    tx = prune.pruned(optim.sgd(1.0), prune.rounds(0, 1, 2), {"w": 0.75})
+    state, zero = tx.init(params), {"w": jnp.zeros((2, 4))}
+    for gradient, left in ((zero, [5, 6, 7, 8]), ({"w": -100 * (params["w"] < 5)}, [7, 8])):
+        updates, state = tx.update(gradient, state, params)
+        params = {"w": params["w"] + updates["w"]}
+        np.testing.assert_array_equal(params["w"][params["w"] != 0], left)
+
+
 def test_masks_hold_in_training_and_a_run_that_goes_on_has_the_same_bits(tmp_path):
     tx = transform()
     strategy = parallel.local()
