@@ -82,7 +82,9 @@ class Pruned(NamedTuple):
 def pruned(tx, schedule: Schedule, shares: dict):
     """`tx`, under which weights that are masked away are 0 after every update.
 
-    shares: {path: its final sparsity}. Masks are chosen by the magnitudes that the update of a due step leaves.
+    shares: {path: its final sparsity}. Masks are chosen by the magnitudes that the update of a due step leaves. What it
+    gives has to reach the weights as it is: it goes around all other transformations, and make_step's update_scale is
+    none for it.
     Departure from Zhu & Gupta's code: what was masked away is forgotten and not kept beside its mask; it could come
     back only if weights that are trained fell below it.
     """

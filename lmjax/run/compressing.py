@@ -231,16 +231,20 @@ def write_small(start, folder: Path, small: store.Small, about: dict) -> int:
     return store.save(folder / store.FILE, small, about)
 
 
-def latencies(call: Callable, trees: dict, rounds: int, check=lambda: None) -> dict[str, list[float]]:
-    """{name: seconds of call(tree) in each round}: in a round each tree has its turn, so that what else the machine
-    does meets all."""
+def latencies(call: Callable, trees: dict, rounds: int, check=lambda: None, least: float = 0.02) -> dict:
+    """{name: seconds of call(tree) in each round [rounds]}: in a round each tree has its turn, so that what else the
+    machine does meets all. A turn is as many calls as take `least` seconds, at most 50."""
     for tree in trees.values():
         jax.block_until_ready(call(tree))
+    began = time.perf_counter()
+    jax.block_until_ready(call(next(iter(trees.values()))))
+    calls = max(1, min(50, round(least / (time.perf_counter() - began))))
     taken = {name: [] for name in trees}
     for n in range(rounds):
         check()
         for name in [*trees][:: 1 if n % 2 else -1]:
             began = time.perf_counter()
-            jax.block_until_ready(call(trees[name]))
-            taken[name].append(time.perf_counter() - began)
+            for _ in range(calls):
+                jax.block_until_ready(call(trees[name]))
+            taken[name].append((time.perf_counter() - began) / calls)
     return taken
