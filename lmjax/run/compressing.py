@@ -27,6 +27,7 @@ from lmjax.run.workdir import stored
 # What the loaders read beside the weights; each family has some of them.
 KEPT = ("config.json", "tokenizer.json", "source.json", "target.json", "vocabulary.json", "classifier.json",
         "network.json", "test.jsonl")  # fmt: skip
+ROWS = 16  # of a GPT's batches
 
 
 class Subject(NamedTuple):
@@ -61,12 +62,12 @@ def _gpt(workdir, settings, data_dir, check) -> Subject:
     score = compile_loss(lambda params, *given: gpt_loss(params, model, *given))
 
     def quality(params):
-        nll = mean_nll(score, params, batches.evaluation_windows(tokens, model.context, 64), check=check)
+        nll = mean_nll(score, params, batches.evaluation_windows(tokens, model.context, ROWS), check=check)
         return {"validation_loss": nll}
 
-    one = next(batches.evaluation_windows(tokens, model.context, 8))
+    one = next(batches.evaluation_windows(tokens, model.context, ROWS))
     return Subject("gpt_char", params, gpt_params(model), quality, lambda p: score(p, one, ()),
-                   f"8 x {model.context} tokens")  # fmt: skip
+                   f"{ROWS} x {model.context} tokens")  # fmt: skip
 
 
 def _lstm(workdir, settings, data_dir, check) -> Subject:
