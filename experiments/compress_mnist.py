@@ -208,7 +208,8 @@ def main(config):
                 metrics |= {"weights_left": left, "compression": total / left}
             return metrics | {"validation_error": score(params)["error"]}
 
-        finish(run, PRESETS, outcome, each(run, outcome, figures, tell=False), PUBLISHED.get(config.preset, {}))
+        found = each(run, outcome, figures, tell=False)
+        finish(run, PRESETS, outcome, found, PUBLISHED.get(config.preset, {}), free=("start",))
 
 
 def errors(logits, labels, percent: bool = False):
