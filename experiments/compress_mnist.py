@@ -78,8 +78,8 @@ class Config(Training):
 
 _MNIST = {"data": "mnist", "batch": 250}
 _DENSE = {"method": "train", "epochs": 20.0, "weight_decay": 0.1, "model.dropout": 0.2}
-_PRUNE = {"method": "prune", "wait": 0.0, "rounds": 6, "retrain": 3.0, "epochs": 26.0, "weight_decay": 0.1,
-          "model.dropout": 0.1}  # fmt: skip
+_PRUNE = {"method": "prune", "wait": 0.0, "rounds": 6, "retrain": 1.5, "epochs": 26.0, "lr": 3e-3, "weight_decay": 0.1,
+          "model.dropout": 0.15}  # fmt: skip
 _HINTON = {**_MNIST, "model.hidden": (800, 800), "weight_decay": 0.0}
 PRESETS = {
     "lenet_300_100": {"help": "LeNet-300-100 whole: published error 1.64 %", **_MNIST, **_DENSE},
