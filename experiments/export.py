@@ -12,7 +12,7 @@ published weights instead: a Hugging Face folder, a GGUF file or a package. Into
 
 Each is run once on random input beside the model itself, and what it misses is printed; what misses by more than 1e-4
 of the model's largest number is not kept. lmjax/run/exporting.py says what goes in and comes out. Needs
-LMJAX_EXTRAS=weights, and for ONNX LMJAX_EXTRAS=weights,onnx. Seconds for a small model.
+LMJAX_EXTRAS=export, for ONNX LMJAX_EXTRAS=onnx, and for --model weights too. Seconds for a small model.
 """
 
 from dataclasses import dataclass
@@ -48,9 +48,10 @@ def main(config):
     target = Path(config.target).expanduser()
     if not config.target or target.exists():
         raise UserError(f"--target={config.target}: expected the name of a folder that is not there yet")
-    for module, extra in (("safetensors", "weights"), ("jax2onnx", "onnx"), ("onnxruntime", "onnx")):
-        if (extra == "weights" or "onnx" in config.form) and importlib.util.find_spec(module) is None:
-            raise UserError(f"--form={','.join(config.form)} needs {module}: set LMJAX_EXTRAS=weights,onnx")
+    needs = {"flatbuffers": "export", "safetensors": "export", "jax2onnx": "onnx", "onnxruntime": "onnx"}
+    for module, extra in needs.items():
+        if (extra == "export" or "onnx" in config.form) and importlib.util.find_spec(module) is None:
+            raise UserError(f"--form={','.join(config.form)} needs {module}: set LMJAX_EXTRAS={extra}")
     if config.model:
         program = exporting.of_published(config.model)
     else:

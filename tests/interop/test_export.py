@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("safetensors", reason="the weights extra")
+pytest.importorskip("flatbuffers", reason="the export extra")
 
 from lmjax import config, param
 from lmjax.errors import UserError
