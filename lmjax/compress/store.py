@@ -20,7 +20,7 @@ from lmjax.compress.prune import mask
 from lmjax.compress.quantize import Quantized, dequantized, matrix, quantized, unfolded
 from lmjax.compress.select import flat, layouts
 from lmjax.errors import UserError
-from lmjax.interop.files import whole
+from lmjax.interop.files import safetensors_library, whole
 
 FILE = "weights.safetensors"  # in the workdir of a model made small
 METHODS = ("prune", "int8", "int4", "low_rank")
@@ -137,7 +137,7 @@ def save(file: Path, small: Small, about: dict) -> int:
     arrays = {path: np.asarray(leaf, np.float32) for path, leaf in small.arrays.items()}
     for path, form in small.forms.items():
         arrays |= {path + name: part for name, part in _packed(form).items()}
-    library, file = _library(), Path(file)
+    library, file = safetensors_library(), Path(file)
     with whole(file) as part:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         library.numpy.save_file(arrays, part, metadata={"lmjax": json.dumps(about)})
@@ -159,7 +159,7 @@ def _packed(form) -> dict:
 
 def load(file, specs) -> Small:
     """What `save` wrote. UserError where it is damaged, or of a model of other sizes."""
-    library, file = _library(), Path(file)
+    library, file = safetensors_library(), Path(file)
     try:
         stored = library.numpy.load_file(file)
     except (library.SafetensorError, OSError) as error:
@@ -203,14 +203,5 @@ def _unpacked(path: str, arrays: dict, shape, inputs):
 
 def about_of(file) -> dict:
     """What `save` was given beside the arrays."""
-    with _library().safe_open(file, "numpy") as opened:
+    with safetensors_library().safe_open(file, "numpy") as opened:
         return json.loads((opened.metadata() or {}).get("lmjax", "{}"))
-
-
-def _library():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise UserError("safetensors is not installed: pip install 'lmjax[weights]'") from None
-    return safetensors

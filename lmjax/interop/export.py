@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.tree_util import SequenceKey, tree_flatten_with_path
 
 from lmjax.errors import UserError
+from lmjax.interop.files import safetensors_library
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 STABLEHLO, WEIGHTS, FACTS, ONNX = "model.stablehlo", "weights.safetensors", "program.json", "model.onnx"
@@ -59,47 +60,31 @@ def stablehlo(program: Program, platforms=PLATFORMS) -> jax.export.Exported:
         name: jax.ShapeDtypeStruct([open_dims.get(dim, dim) for dim in given.dims], given.dtype)
         for name, given in program.inputs.items()
     }
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), flat(program.params))
+    weights, structure = named(program.params), jax.tree.structure(program.params)
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
 
     def call(weights, given):
-        return program.function(whole(weights), given)
+        return program.function(structure.unflatten([weights[name] for name in shapes]), given)
 
     return jax.export.export(jax.jit(call), platforms=platforms)(shapes, inputs)
 
 
-def flat(params) -> dict:
-    """{path: array} of a tree of dicts and lists."""
-    named = flatten_dict(_dicts(params), sep="/") if not hasattr(params, "shape") else {"": params}
-    return dict(sorted(named.items()))
+def named(params) -> dict:
+    """{path: array} of a tree of dicts and lists, in the tree's order."""
 
+    def name(path):
+        return "/".join(f"[{key.idx}]" if isinstance(key, SequenceKey) else key.key for key in path)
 
-def whole(weights: dict):
-    """The tree that `flat` cut."""
-    return _lists(unflatten_dict(weights, sep="/")) if list(weights) != [""] else weights[""]
-
-
-def _dicts(tree):
-    if isinstance(tree, list | tuple):
-        return {f"[{i}]": _dicts(x) for i, x in enumerate(tree)}
-    return {name: _dicts(x) for name, x in tree.items()} if isinstance(tree, dict) else tree
-
-
-def _lists(tree):
-    if not isinstance(tree, dict):
-        return tree
-    if tree and all(name.startswith("[") for name in tree):
-        return [_lists(tree[f"[{i}]"]) for i in range(len(tree))]
-    return {name: _lists(x) for name, x in tree.items()}
+    return {name(path): leaf for path, leaf in tree_flatten_with_path(params)[0]}
 
 
 def save(folder: Path, program: Program, platforms=PLATFORMS) -> int:
-    """Writes STABLEHLO, WEIGHTS and FACTS into the folder; the bytes of all. ImportError without safetensors."""
-    from safetensors.numpy import save_file
-
+    """Writes STABLEHLO, WEIGHTS and FACTS into the folder; the bytes of all."""
+    library = safetensors_library()
     exported = stablehlo(program, platforms)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STABLEHLO).write_bytes(exported.serialize())
-    save_file({name: np.asarray(x) for name, x in flat(program.params).items()}, folder / WEIGHTS)
+    library.numpy.save_file({name: np.asarray(x) for name, x in named(program.params).items()}, folder / WEIGHTS)
     facts = {
         "inputs": {name: given._asdict() for name, given in program.inputs.items()},
         "platforms": list(platforms), "calling_convention": exported.calling_convention_version,
@@ -117,16 +102,13 @@ def load(folder: Path) -> Callable:
 
     UserError where the folder holds no such program, or it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    folder = Path(folder)
+    library, folder = safetensors_library(), Path(folder)
     try:
         exported = jax.export.deserialize(bytearray((folder / STABLEHLO).read_bytes()))
-        weights = jax.device_put(load_file(folder / WEIGHTS))
+        weights = jax.device_put(library.numpy.load_file(folder / WEIGHTS))
     except OSError as error:
         raise UserError(f"{folder} holds no exported program: {error.filename} cannot be read") from None
-    except (ValueError, SafetensorError, IndexError, AssertionError, struct.error):
+    except (ValueError, library.SafetensorError, IndexError, AssertionError, struct.error):
         raise UserError(f"{folder} is damaged: export the model again") from None
     call = jax.jit(exported.call)
     return lambda inputs: call(weights, inputs)

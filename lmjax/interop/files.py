@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the library of safetensors files."""
 
 import contextlib
 import os
@@ -23,3 +23,13 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             new.unlink()
+
+
+def safetensors_library():
+    """safetensors, with its numpy part; UserError where it is not installed."""
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise UserError("safetensors is not installed: pip install 'lmjax[weights]'") from None
+    return safetensors

@@ -24,7 +24,7 @@ from lmjax import config, param
 from lmjax.data import tokenizers
 from lmjax.errors import UserError
 from lmjax.interop import tables
-from lmjax.interop.files import whole
+from lmjax.interop.files import safetensors_library, whole
 from lmjax.interop.model_types import FAMILIES, Family, Given
 from lmjax.models import bert, gpt, vit
 
@@ -86,7 +86,7 @@ def save(folder, params, model, tokenizer=None, *, dtype: str = "float32", templ
         raise UserError(f"{folder} cannot be made: {error.strerror}; choose another folder") from None
     written = {name: np.ascontiguousarray(x.astype(DTYPES[dtype])) for name, x in tensors.items()}
     with whole(folder / "model.safetensors") as part:
-        _library().numpy.save_file(written, part, metadata={"format": "pt"})
+        safetensors_library().numpy.save_file(written, part, metadata={"format": "pt"})
     if tokenizer is not None:
         described |= _save_tokenizer(folder, tokenizer, model, template)
     _write_json(folder / "config.json", described)
@@ -185,7 +185,7 @@ class _Tensors:
     """The tensors of one or several safetensors files, each read when it is asked for."""
 
     def __init__(self, files: list[Path]):
-        library = _library()
+        library = safetensors_library()
         self.at = {}
         for file in files:
             try:
@@ -275,12 +275,3 @@ def _save_tokenizer(folder: Path, tokenizer, model, template) -> dict:
         words[_TEMPLATE] = template
     _write_json(folder / "tokenizer_config.json", words)
     return {} if tokenizer.eos is None else {"eos_token_id": tokenizer.eos}
-
-
-def _library():
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise UserError("safetensors is not installed: pip install 'lmjax[weights]'") from None
-    return safetensors

@@ -62,8 +62,7 @@ def translate(
     """The translation of each tokenised line, as tokens with spaces between.
 
     width: of the beam; 1 is greedy. alpha, offset: of the length penalty. lengths: that sentences are padded to, see
-    batches.sorted_batches. A translation has at most 1.5 times the
-    tokens of its source and ten more.
+    batches.sorted_batches. A translation has at most 1.5 times the tokens of its source and ten more.
     """
     source = pairs.encode(translator.source, lines)
     begin, end = translator.target.id(pairs.BEGIN), translator.target.id(pairs.END)
