@@ -40,6 +40,12 @@ class Program(NamedTuple):
     params: Any
     inputs: dict[str, Input]
 
+    @property
+    def open(self) -> dict[str, int | None]:
+        """{name of each dimension that stays open: the largest size that an input has for it, None for any}."""
+        most = {dim: size for given in self.inputs.values() for dim, size in given.most.items()}
+        return {dim: most.get(dim) for given in self.inputs.values() for dim in given.dims if isinstance(dim, str)}
+
 
 class Open(NamedTuple):
     """A shape with open dimensions, as jax2onnx takes it."""
@@ -50,12 +56,10 @@ class Open(NamedTuple):
 
 def stablehlo(program: Program, platforms=PLATFORMS) -> jax.export.Exported:
     """The program over (params, {name: array}), with open dimensions."""
-    names = sorted({dim for given in program.inputs.values() for dim in given.dims if isinstance(dim, str)})
-    most = {name: size for given in program.inputs.values() for name, size in given.most.items()}
     open_dims = {}
-    if names:
-        limits = [f"{name} <= {size}" for name, size in most.items()]
-        open_dims = dict(zip(names, jax.export.symbolic_shape(", ".join(names), constraints=limits)))
+    if program.open:
+        limits = [f"{name} <= {size}" for name, size in program.open.items() if size]
+        open_dims = dict(zip(program.open, jax.export.symbolic_shape(", ".join(program.open), constraints=limits)))
     inputs = {
         name: jax.ShapeDtypeStruct([open_dims.get(dim, dim) for dim in given.dims], given.dtype)
         for name, given in program.inputs.items()
@@ -164,9 +168,7 @@ def written(program: Program, folder: Path, form: str, length: int, batch: int =
 
     UserError where an ONNX file is further than 1e-4 from the model.
     """
-    open_dims = {dim: most for given in program.inputs.values() for dim in given.dims if isinstance(dim, str)
-                 for most in [given.most.get(dim, length)]}  # fmt: skip
-    sizes = {dim: min(most, length) for dim, most in open_dims.items()} | {"batch": batch or 2}
+    sizes = {dim: min(most or length, length) for dim, most in program.open.items()} | {"batch": batch or 2}
     given = example(program, sizes)
     if form == "stablehlo":
         size, found = save(folder, program), load(folder)(given)

@@ -123,6 +123,19 @@ def test_onnx_is_the_model(name, tmp_path):
     assert missed < 1e-5
 
 
+def test_a_limit_holds_for_every_input_that_shares_the_dimension(tmp_path):
+    inputs = {"x": Input(("batch", "length"), "float32", {"length": 4}), "valid": Input(("batch", "length"), "bool")}
+
+    def function(w, given):
+        if isinstance(length := given["x"].shape[1], int) and length > 4:
+            raise UserError(f"{length} places")
+        return {"y": jax.numpy.where(given["valid"], given["x"] * w["w"][None], 0)}
+
+    program = Program(function, {"w": np.ones(1, np.float32)}, inputs)
+    assert program.open == {"batch": None, "length": 4}
+    assert export.written(program, tmp_path, "stablehlo", 64)[1] == 0
+
+
 def linear():
     return Program(lambda w, given: {"y": given["x"] @ w["w"][0]}, {"w": [np.ones((3, 2), np.float32)]},
                    {"x": Input(("batch", 3), "float32", {"batch": 64})})  # fmt: skip
