@@ -23,8 +23,6 @@ their results: settings are fixed for all sizes. The table is in WORKDIR/curves.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from lmjax.config import BiLSTM, setting
 from lmjax.errors import UserError
 from lmjax.run import flags
@@ -54,6 +52,8 @@ class Config:
 
 
 def main(config):
+    import numpy as np
+
     from lmjax.data.labelled import load_labelled
     from lmjax.run.pictures import accuracy_curves
     from lmjax.run.training import fresh
@@ -91,6 +91,8 @@ def main(config):
 
 def draw(labels, size: int, seed: int):
     """Places of `size` examples, the classes in turn as far as they go."""
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))
     turn = np.zeros(len(labels), int)  # which of its class each example is
@@ -164,6 +166,7 @@ def tuned(config, train, test, classes: int):
 def learner(config, kind: str, model, reading, rate: float, weights: dict, train, test, classes: int):
     """learn(places of examples, seed) -> the classes of the test texts, for a kind of classifying.FAMILIES."""
     import jax
+    import numpy as np
 
     from lmjax import param
     from lmjax.data import rows

@@ -38,16 +38,11 @@ import itertools
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from lmjax.config import setting
-from lmjax.data.labelled import Documents, Labelled, load_labelled, seen
 from lmjax.errors import UserError
-from lmjax.evaluate import classification as figures
-from lmjax.run import flags, record
-from lmjax.run.workdir import workdir
+from lmjax.run import flags
 
 MODELS = ("nb", "logistic", "svm", "nbsvm", "fasttext")
 FREE = ("preset", "data_dir", "workdir", "seeds", "seed", "show")  # a published figure stands whatever these are
@@ -126,11 +121,11 @@ class Outcome(NamedTuple):
     """One run: the test documents' scores [N,K], the chosen candidate and what each reached on the held-out tenth, and
     how much each shown word speaks for each class."""
 
-    scores: np.ndarray
+    scores: Any
     chosen: str
     tried: dict[str, float]
     words: list[str]
-    weights: np.ndarray  # [words,K]
+    weights: Any  # [words,K]
 
 
 def published(config: Config) -> dict[str, tuple[float, str]]:
@@ -142,8 +137,12 @@ def published(config: Config) -> dict[str, tuple[float, str]]:
     return PUBLISHED[config.preset] if same else {}
 
 
-def divide(data: Labelled, config: Config, seed: int) -> tuple[Documents, Documents, list[np.ndarray]]:
-    """(training documents, test documents, the held-out parts to choose on: bool [N] each)."""
+def divide(data, config: Config, seed: int) -> tuple:
+    """Cuts a Labelled: (training Documents, test Documents, the held-out parts to choose on: bool [N] each)."""
+    import numpy as np
+
+    from lmjax.data.labelled import Documents
+
     train, test, rng = data.train, data.test, np.random.default_rng(seed)
     if test is None:
         order = rng.permutation(len(train.texts)) if config.split == "random" else np.arange(len(train.texts))
@@ -169,6 +168,8 @@ def divide(data: Labelled, config: Config, seed: int) -> tuple[Documents, Docume
 def choose(candidates: dict, predict, labels, parts) -> tuple[str, dict[str, float]]:
     """The candidate that is best on the held-out parts, the first of equals: (its name, the accuracy of each in %).
     predict(candidate, weights, held) gives the held-out documents' classes, fitted on the others."""
+    import numpy as np
+
     tried = {}
     for name, candidate in candidates.items():
         right = [predict(candidate, 1.0 - held, held) == labels[held] for held in parts]
@@ -176,7 +177,9 @@ def choose(candidates: dict, predict, labels, parts) -> tuple[str, dict[str, flo
     return max(tried, key=tried.get), tried
 
 
-def run_linear(config: Config, train: Documents, test: Documents, classes: int, parts) -> Outcome:
+def run_linear(config: Config, train, test, classes: int, parts) -> Outcome:
+    import numpy as np
+
     from lmjax.models import bow
 
     known = bow.vocabulary(bow.tokenize(train.texts, config.words, config.lower), config.ngrams, config.min_count,
@@ -206,8 +209,9 @@ def run_linear(config: Config, train: Documents, test: Documents, classes: int, 
     return Outcome(bow.scores(model, x_test), chosen, tried, bow.names(known, top), weights[top])
 
 
-def run_fasttext(config: Config, train: Documents, test: Documents, classes: int, parts, seed: int) -> Outcome:
+def run_fasttext(config: Config, train, test, classes: int, parts, seed: int) -> Outcome:
     import jax
+    import numpy as np
 
     from lmjax import param
     from lmjax.models import bow, fasttext
@@ -245,6 +249,8 @@ def run_fasttext(config: Config, train: Documents, test: Documents, classes: int
 
 def measure(confusion, classes: tuple[str, ...], target: str) -> dict[str, float]:
     """The figures of one run, in percent but Matthews' coefficient."""
+    from lmjax.evaluate import classification as figures
+
     found = {"test_accuracy": 100 * figures.accuracy(confusion), "macro_f1": 100 * figures.macro_f1(confusion),
              "matthews": figures.matthews(confusion)}  # fmt: skip
     if target:
@@ -255,8 +261,12 @@ def measure(confusion, classes: tuple[str, ...], target: str) -> dict[str, float
     return found
 
 
-def show(outcome: Outcome, test: Documents, classes: tuple[str, ...], confusion, most: int):
+def show(outcome: Outcome, test, classes: tuple[str, ...], confusion, most: int):
     """What a reader may learn of one run: indicative words, the confusion matrix, and the most confident mistakes."""
+    import numpy as np
+
+    from lmjax.evaluate import classification as figures
+
     print("\nmost indicative")
     for n, name in enumerate(classes[:20]):
         best = np.argsort(-outcome.weights[:, n])[:most]
@@ -282,6 +292,13 @@ def show(outcome: Outcome, test: Documents, classes: tuple[str, ...], confusion,
 
 
 def main(config: Config):
+    import numpy as np
+
+    from lmjax.data.labelled import load_labelled, seen
+    from lmjax.evaluate import classification as figures
+    from lmjax.run import record
+    from lmjax.run.workdir import workdir
+
     began = time.perf_counter()
     data = load_labelled(config.data, config.data_dir or None)
     if config.target and config.target not in data.classes:

@@ -24,14 +24,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from lmjax.config import setting
-from lmjax.data.text import load_text
-from lmjax.data.tokenizers import Word
-from lmjax.models import ngram
-from lmjax.run import flags, record
-from lmjax.run.workdir import workdir
+from lmjax.run import flags
 
 SMOOTHINGS = ("modified", "single", "katz")
 CACHE_LENGTHS = (30, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 700, 1000)  # tried on the validation text
@@ -97,7 +91,10 @@ def rows(config: Config) -> dict[str, Row]:
     return asked
 
 
-def count(row: Row, tokens, words: Word) -> ngram.NGram:
+def count(row: Row, tokens, words):
+    """The NGram of a row of the table; `words` is the text's Word tokenizer."""
+    from lmjax.models import ngram
+
     if row.smoothing == "katz":
         return ngram.katz(tokens, row.order, words.vocab, boundary=words.eos)
     modified = row.smoothing == "modified"
@@ -106,6 +103,8 @@ def count(row: Row, tokens, words: Word) -> ngram.NGram:
 
 def with_cache(log_p: dict, tokens: dict) -> tuple[dict, str]:
     """The log probabilities of each split mixed with the cache that is best on validation, and which one that is."""
+    from lmjax.models import ngram
+
     tried = []
     for form, kind in ((ngram.window_cache, "all alike"), (ngram.decaying_cache, "fading exponentially")):
         for length in CACHE_LENGTHS:
@@ -118,7 +117,11 @@ def with_cache(log_p: dict, tokens: dict) -> tuple[dict, str]:
     return mixed, f"cache: {length} words, {kind}, weight {weight:.3f}; best on validation of {len(tried)} tried"
 
 
-def write_sentences(model: ngram.NGram, words: Word, config: Config) -> list[str]:
+def write_sentences(model, words, config: Config) -> list[str]:
+    import numpy as np
+
+    from lmjax.models import ngram
+
     rng, sentences = np.random.default_rng(config.seed), []
     for _ in range(config.sentences):
         sentence = ngram.sample(model, rng, [], 40).tolist()
@@ -128,6 +131,12 @@ def write_sentences(model: ngram.NGram, words: Word, config: Config) -> list[str
 
 
 def main(config: Config):
+    from lmjax.data.text import load_text
+    from lmjax.data.tokenizers import Word
+    from lmjax.models import ngram
+    from lmjax.run import record
+    from lmjax.run.workdir import workdir
+
     began = time.perf_counter()
     with workdir(config.workdir, "ngram_ptb", config) if config.workdir else nullcontext() as folder:
         text = load_text(config.data, config.data_dir or None)
