@@ -285,7 +285,7 @@ def taught(teacher: str, classes, texts, check):
     if known.classes != tuple(classes):
         raise UserError(f"--teacher={teacher} tells {', '.join(known.classes[:6])} apart, and the data has "
                         f"{', '.join(classes[:6])}: choose a run on the same set")  # fmt: skip
-    return np.log(np.maximum(classifying.classify(known, texts, check), 1e-12))
+    return np.log(np.maximum(classifying.classify(known, texts, check=check), 1e-12))
 
 
 def divide(data, config, n: int) -> dict:

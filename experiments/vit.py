@@ -68,7 +68,8 @@ def main(config):
     import numpy as np
 
     from lmjax.data import images
-    from lmjax.models.vit import attention_rollout, vit, vit_loss, vit_params
+    from lmjax.explain.attention import patch_rollout
+    from lmjax.models.vit import vit, vit_loss, vit_params
     from lmjax.run.lanes import each
     from lmjax.run.settings import to_json
     from lmjax.run.training import finish, fit, session
@@ -115,7 +116,7 @@ def main(config):
             evaluate_every=max(steps // 10, 1),
             tokens_per_step=config.batch * (model.size // model.patch) ** 2,
         )
-        look = jax.jit(lambda p, x: (vit(p, model, x).argmax(-1), attention_rollout(p, model, x)))
+        look = jax.jit(lambda p, x: (vit(p, model, x).argmax(-1), patch_rollout(p, model, x)))
 
         def figures(run, outcome):
             test, last = score(outcome.params, pictures.test), outcome.history[-1]

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from lmjax.errors import UserError
 from lmjax.losses import choice, cross_entropy, linear_cross_entropy, right, span
-from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
-from lmjax.nn.attention import NEVER, attention
+from lmjax.models.transformer import Seen, attention_params, block, mlp, mlp_params, norms
+from lmjax.nn.attention import NEVER, attention, attention_weights
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding, exact_gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
@@ -47,8 +47,8 @@ def block_params(config):
     return {**norms(D), **attention_params(D, config.heads, FIRST, FIRST), **mlp_params(D, F, FIRST, FIRST)}
 
 
-def bert(params, config, tokens, valid=None, segments=None, key=None):
-    """The last layer [B,T,D] of int `tokens` [B,T].
+def bert(params, config, tokens, valid=None, segments=None, key=None, *, look=False):
+    """The last layer [B,T,D] of int `tokens` [B,T]; with `look` (that, a transformer.Seen of each block).
 
     valid: bool [B,T], False for padding, which no position looks at; None: all count. segments: int [B,T]; None: all
     of the first. key: dropout. UserError where a row is longer than the model's positions.
@@ -63,18 +63,20 @@ def bert(params, config, tokens, valid=None, segments=None, key=None):
             x = x + (embed["segment"][:1][None] if segments is None else embedding(embed["segment"], segments))
         x = by_rows(dropout(fold(key, "embed"), norm(embed["norm"], x), rate).astype(config.dtype))
     mask = None if valid is None else jnp.broadcast_to(valid[:, None, None], (tokens.shape[0], 1, T, T))
+    seen = []
 
     def attend(q, k, v, key):
-        return attention(q, k, v, mask, key=fold(key, 0), rate=rate), None
+        return attention(q, k, v, mask, key=fold(key, 0), rate=rate), attention_weights(q, k, mask) if look else None
 
     for i, p in enumerate(params["blocks"]):
         with jax.named_scope(f"block{i}"):
             now = fold(key, "block", i)
-            x, _ = block(
+            x, weights = block(
                 p, x, partial(attend, key=now), norm=norm, mlp=partial(mlp, activation=exact_gelu), pre=False,
                 rate=rate, key=now,
             )  # fmt: skip
-    return x
+        seen.append(Seen(x, weights))
+    return (x, seen) if look else x
 
 
 def encode(params, config, batch, key=None):
@@ -143,8 +145,12 @@ def next_logits(params, config, x, key=None):
 
 def classify(params, config, batch, key=None):
     """Logits [B,classes] of each row; of DistilBERT too, whose pooler has ReLU."""
-    x = encode(params, config, batch, key)
-    return linear(params["classify"], pooler(params["pooler"], config, x, key))
+    return linear(params["classify"], pooled(params, config, batch, key))
+
+
+def pooled(params, config, batch, key=None):
+    """What `classify` decides on, [B,D]."""
+    return pooler(params["pooler"], config, encode(params, config, batch, key), key)
 
 
 def tag(params, config, batch, key=None):

@@ -34,12 +34,18 @@ def bilstm_params(config, classes: int):
 
 def bilstm(params, config, batch, key=None):
     """Logits float32 [B,K]. `batch`: tokens int [B,T], valid bool [B,T], each row's words first; key: dropout."""
+    with jax.named_scope("classify"):
+        return linear(params["classify"], pooled(params, config, batch, key)).astype(jnp.float32)
+
+
+def pooled(params, config, batch, key=None):
+    """What `bilstm` decides on, [B,H or 2H]."""
     lengths = jnp.maximum(batch["valid"].sum(1), 1)
     x = embedding(params["embed"], batch["tokens"].T).astype(config.dtype)  # [T,B,E]
     for i, layer in enumerate(params["layers"]):
         with jax.named_scope(f"layer{i}"):
             x, last = read(layer, config, x, lengths, fold(key, "layer", i))
-    with jax.named_scope("classify"):
+    with jax.named_scope("pool"):
         counts = (jnp.arange(x.shape[0])[:, None] < lengths[None])[:, :, None]
         if config.pool == "mean":
             said = jnp.where(counts, x, 0).sum(0) / lengths[:, None].astype(x.dtype)
@@ -47,8 +53,7 @@ def bilstm(params, config, batch, key=None):
             said = jnp.where(counts, x, -jnp.inf).max(0)
         else:
             said = last.astype(x.dtype)
-        said = dropout(fold(key, "said"), said, config.dropout)
-        return linear(params["classify"], said).astype(jnp.float32)
+        return dropout(fold(key, "said"), said, config.dropout)
 
 
 def read(params, config, x, lengths, key):

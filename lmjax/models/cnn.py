@@ -35,14 +35,18 @@ def window_params(n: int, embed: int, maps: int):
 
 def cnn(params, config, batch, key=None):
     """Logits float32 [B,K]. `batch`: tokens int [B,T], valid bool [B,T]; key: dropout."""
+    with jax.named_scope("classify"):
+        return linear(params["classify"], pooled(params, config, batch, key)).astype(jnp.float32)
+
+
+def pooled(params, config, batch, key=None):
+    """What `cnn` decides on, [B, M windows]."""
     with jax.named_scope("embed"):
         x = embedding(params["embed"], batch["tokens"]) * batch["valid"][:, :, None]
         x = x.astype(config.dtype)
     with jax.named_scope("windows"):
         maps = [window(params["windows"][str(n)], x, batch["valid"]) for n in config.windows]
-    with jax.named_scope("classify"):
-        x = dropout(fold(key, "maps"), jnp.concatenate(maps, axis=-1), config.dropout)
-        return linear(params["classify"], x).astype(jnp.float32)
+    return dropout(fold(key, "maps"), jnp.concatenate(maps, axis=-1), config.dropout)
 
 
 def window(params, x, valid):

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.losses import cross_entropy
-from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms, swiglu, swiglu_params
-from lmjax.nn.attention import cached_attention, causal_attention, write_cache
+from lmjax.models.transformer import Seen, attention_params, block, mlp, mlp_params, norms, swiglu, swiglu_params
+from lmjax.nn.attention import attention_weights, cached_attention, causal_attention, causal_mask, write_cache
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding
 from lmjax.nn.norm import layer_norm, layer_norm_params, rms_norm, rms_norm_params
@@ -102,8 +102,10 @@ def grow_cache(cache, room: int):
     return cache | {"blocks": blocks, "valid": jnp.pad(cache["valid"], ((0, 0), (0, room)))}
 
 
-def hidden(params, config, tokens, *, cache=None, valid=None, key=None):
+def hidden(params, config, tokens, *, cache=None, valid=None, key=None, look=False):
     """The normalised last layer [B,T,D], and the cache (None without one).
+
+    With `look`, and no cache, a transformer.Seen of each block in the cache's place; their x are not normalised.
 
     `valid` bool [B,T] marks tokens that count, with a cache only: others (padding on either side) take no position and
     are seen by nobody.
@@ -132,23 +134,25 @@ def hidden(params, config, tokens, *, cache=None, valid=None, key=None):
         if config.positions == "rotary":
             q, k = (rotate(z, positions, config.rotary_base) for z in (q, k))
         if cache is None:
-            return causal_attention(q, k, v, key=fold(key, 0), rate=config.dropout), None
+            weights = attention_weights(q, k, causal_mask(T)[None, None]) if look else None
+            return causal_attention(q, k, v, key=fold(key, 0), rate=config.dropout), weights
         cache = {name: write_cache(cache[name], new, slot) for name, new in (("k", k), ("v", v))}
         return cached_attention(q, cache["k"], cache["v"], mask), cache
 
     middle = swiglu if config.activation == "swiglu" else mlp
 
     def run(params, x, cache, key):
-        return block(
+        x, kept = block(
             params, x, lambda q, k, v: attend(q, k, v, cache, key),
             norm=norm(config), mlp=middle, rate=config.dropout, key=key,
         )  # fmt: skip
+        return x, Seen(x, kept) if look else kept
 
     run = jax.checkpoint(run) if config.remat else run
     x, blocks = _layers(run, params["blocks"], config, x, None if cache is None else cache["blocks"], key)
     if cache is not None:
         cache = {"blocks": blocks, "valid": seen, "position": ends[:, -1], "slot": slot + T}
-    return norm(config)(params["norm"], x), cache
+    return norm(config)(params["norm"], x), blocks if look else cache
 
 
 def _layers(run, params, config, x, caches, key):

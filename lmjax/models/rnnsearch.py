@@ -53,11 +53,15 @@ def encode(params, config, source, seen, *, key=None):
 
 def attend(params, memory, keys, seen, h):
     """The contexts c [B,W,2H] of states h [B,W,H]. memory [B,S,2H] and keys [B,S,H] of `encode`, seen bool [B,S]."""
+    return jnp.einsum("bws,bsh->bwh", align(params, keys, seen, h).astype(h.dtype), memory)
+
+
+def align(params, keys, seen, h):
+    """How much of each source word the contexts are made of: float32 [B,W,S]; arguments as of `attend`."""
     query = linear(params["query"], h)  # [B,W,H]
     energy = jnp.tanh(keys[:, None] + query[:, :, None])  # [B,W,S,H]
     scores = (energy * params["align"].astype(h.dtype).reshape(1, 1, 1, -1)).sum(-1).astype(jnp.float32)
-    weights = jax.nn.softmax(jnp.where(seen[:, None], scores, NEVER), axis=-1).astype(h.dtype)
-    return jnp.einsum("bws,bsh->bwh", weights, memory)
+    return jax.nn.softmax(jnp.where(seen[:, None], scores, NEVER), axis=-1)
 
 
 def decode(params, config, tokens, encoded, seen, *, key=None):

@@ -16,7 +16,14 @@ import jax.numpy as jnp
 
 from lmjax.losses import linear_cross_entropy
 from lmjax.models.transformer import attention_params, block, memory_keys, memory_params, mlp, mlp_params, norms
-from lmjax.nn.attention import attend_slots, attention, cached_attention, causal_attention, write_cache
+from lmjax.nn.attention import (
+    attend_slots,
+    attention,
+    attention_weights,
+    cached_attention,
+    causal_attention,
+    write_cache,
+)
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import embedding
 from lmjax.nn.norm import layer_norm, layer_norm_params
@@ -78,8 +85,10 @@ def encode(params, config, source, seen, *, key=None):
         return layer_norm(params["encoder_norm"], x) if config.pre_norm else x
 
 
-def decode(params, config, tokens, memory, seen, *, key=None):
-    """The last layer [B,T,D] for `tokens` [B,T], each with those before it, and the memory of `encode`."""
+def decode(params, config, tokens, memory, seen, *, key=None, look=False):
+    """The last layer [B,T,D] for `tokens` [B,T], each with those before it, and the memory of `encode`; with `look`
+    (that, of each block the weights float32 [B,H,T,S] it gives the memory)."""
+    alignments = []
     with jax.named_scope("decoder"):
         positions = jnp.arange(tokens.shape[1])[None]
         x = embed(params, config, params["target"], tokens, "target_position", positions, fold(key, "target"))
@@ -92,11 +101,14 @@ def decode(params, config, tokens, memory, seen, *, key=None):
 
             def read(q, p=p, at=at):
                 k, v = memory_keys(p, memory)
-                rate = config.dropout_attention
-                return attention(q, k, v, seen[:, None, None], key=fold(at, "read"), rate=rate)
+                rate, mask = config.dropout_attention, seen[:, None, None]
+                if look:
+                    alignments.append(attention_weights(q, k, mask))
+                return attention(q, k, v, mask, key=fold(at, "read"), rate=rate)
 
             x, _ = _block(p, config, x, attend, read, at)
-        return layer_norm(params["decoder_norm"], x) if config.pre_norm else x
+        x = layer_norm(params["decoder_norm"], x) if config.pre_norm else x
+        return (x, alignments) if look else x
 
 
 def embed(params, config, table, tokens, side, positions, key=None):

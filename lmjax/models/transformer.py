@@ -13,6 +13,7 @@ K head size, F feed-forward.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,13 @@ from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import gelu, linear, linear_params
 from lmjax.nn.norm import layer_norm, layer_norm_params
 from lmjax.nn.xla import by_rows
+
+
+class Seen(NamedTuple):
+    """What may be seen of a block: x [B,T,D] as it leaves the block, and its attention's weights float32 [B,H,T,T]."""
+
+    x: Any
+    weights: Any
 
 
 def attention_params(D: int, H: int, first, last, *, groups: int = 0, bias=True):

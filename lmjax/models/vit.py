@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lmjax.errors import UserError
 from lmjax.losses import choice
-from lmjax.models.transformer import attention_params, block, mlp, mlp_params, norms
+from lmjax.models.transformer import Seen, attention_params, block, mlp, mlp_params, norms
 from lmjax.nn.attention import attention, attention_weights
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import exact_gelu, linear, linear_params
@@ -50,7 +50,7 @@ def block_params(config):
 
 def vit(params, config, images, *, key=None):
     """Logits [B,classes] of float images [B,Y,X,C], Y = X = config.size. `key`: dropout. UserError for other sizes."""
-    x, _ = hidden(params, config, images, key=key)
+    x = hidden(params, config, images, key=key)
     with jax.named_scope("head"):
         return linear(params["head"], x[:, 0])
 
@@ -65,29 +65,29 @@ def vit_loss(params, config, batch, key, carry):
         return choice(logits, batch["labels"], batch.get("weights"), carry)
 
 
-def hidden(params, config, images, *, key=None, weights=False):
-    """The normalised last layer [B,1+N,D], the class token first, and of each block its attention's weights
-    float32 [B,H,1+N,1+N] where they are asked for, else None."""
+def hidden(params, config, images, *, key=None, look=False):
+    """The normalised last layer [B,1+N,D], the class token first; with `look` (that, a transformer.Seen of each
+    block)."""
     rate = config.dropout
     with jax.named_scope("embed"):
         x = linear(params["embed"]["patch"], patches(images, config), inputs=3)
         first = jnp.broadcast_to(params["embed"]["class"][None, None].astype(x.dtype), (x.shape[0], 1, config.dim))
         x = jnp.concatenate([first, x], axis=1) + params["embed"]["position"][None].astype(x.dtype)
         x = by_rows(dropout(fold(key, "embed"), x, rate))
-    norm, kept = partial(layer_norm, epsilon=config.epsilon), []
+    norm, seen = partial(layer_norm, epsilon=config.epsilon), []
 
     def attend(q, k, v, key):
-        seen = attention_weights(q, k) if weights else None
-        return attention(q, k, v, None, key=fold(key, 0), rate=rate), seen
+        return attention(q, k, v, None, key=fold(key, 0), rate=rate), attention_weights(q, k) if look else None
 
     for i, p in enumerate(params["blocks"]):
         with jax.named_scope(f"block{i}"):
             now = fold(key, "block", i)
-            x, seen = block(
+            x, weights = block(
                 p, x, partial(attend, key=now), norm=norm, mlp=partial(mlp, activation=exact_gelu), rate=rate, key=now
             )
-        kept.append(seen)
-    return norm(params["norm"], x), kept
+        seen.append(Seen(x, weights))
+    x = norm(params["norm"], x)
+    return (x, seen) if look else x
 
 
 def patches(images, config):
@@ -101,18 +101,3 @@ def patches(images, config):
     P = config.patch
     x = images.astype(config.dtype).reshape(B, Y // P, P, X // P, P, C)
     return x.swapaxes(2, 3).reshape(B, -1, P, P, C)
-
-
-def attention_rollout(params, config, images):
-    """How much of the class token's answer came from each patch: float32 [B,Y/P,X/P] (Abnar & Zuidema 2020, eq. 1).
-
-    Each layer's weights, averaged over heads, are mixed half and half with the residual path and multiplied through the
-    layers. All patches and the class token itself add up to 1.
-    """
-    _, layers = hidden(params, config, images, weights=True)
-    identity = jnp.eye(layers[0].shape[-1])[None]
-    rollout = identity
-    for weights in layers:
-        rollout = (0.5 * weights.mean(1) + 0.5 * identity) @ rollout
-    side = config.size // config.patch
-    return rollout[:, 0, 1:].reshape(-1, side, side)

@@ -12,7 +12,8 @@ from flax import linen
 
 from lmjax import config, param
 from lmjax.errors import UserError
-from lmjax.models.vit import attention_rollout, hidden, patches, vit, vit_loss, vit_params
+from lmjax.explain.attention import patch_rollout
+from lmjax.models.vit import hidden, patches, vit, vit_loss, vit_params
 from lmjax.nn.linear import linear
 
 SMALL = config.ViT(size=12, patch=4, channels=3, classes=5, layers=2, heads=4, dim=32, epsilon=1e-12)
@@ -120,7 +121,7 @@ def test_logits_and_gradients_are_flax():
 
 
 def test_every_position_sees_every_patch():
-    reach = jax.jit(jax.jacrev(lambda images: hidden(start(), SMALL, images)[0][0, :, :2]))(IMAGES[:1])
+    reach = jax.jit(jax.jacrev(lambda images: hidden(start(), SMALL, images)[0, :, :2]))(IMAGES[:1])
     seen = np.abs(reach).sum((1, 2, 5))  # [1+N,Y,X]
     assert seen.shape == (10, 12, 12)
     assert (seen > 0).all()
@@ -144,12 +145,12 @@ def test_dropout_needs_a_key_and_changes_with_it():
 
 def test_rollout_is_the_product_of_mixed_attentions():
     """By hand in numpy, from the weights that the blocks themselves gave; and a share of 1 in all."""
-    _, layers = jax.jit(lambda p: hidden(p, SMALL, IMAGES, weights=True))(start())
+    _, seen = jax.jit(lambda p: hidden(p, SMALL, IMAGES, look=True))(start())
     rollout = np.eye(10)
-    for weights in layers:
-        mixed = np.asarray(weights, np.float64).mean(1) + np.eye(10)
+    for layer in seen:
+        mixed = np.asarray(layer.weights, np.float64).mean(1) + np.eye(10)
         rollout = mixed / mixed.sum(-1, keepdims=True) @ rollout
-    found = jax.jit(lambda p: attention_rollout(p, SMALL, IMAGES))(start())
+    found = jax.jit(lambda p: patch_rollout(p, SMALL, IMAGES))(start())
     assert found.shape == (6, 3, 3)
     np.testing.assert_allclose(found, rollout[:, 0, 1:].reshape(6, 3, 3), rtol=1e-4)
     np.testing.assert_allclose(found.sum((1, 2)) + rollout[:, 0, 0], 1, rtol=1e-4)
@@ -172,7 +173,7 @@ def test_rollout_points_at_the_patch_that_is_attended_to():
     params["embed"]["patch"]["w"] = params["embed"]["patch"]["w"].at[..., 0].set(1.0)
     images = np.zeros((2, 12, 12, 3), np.float32)
     images[0, 4:8, 8:12], images[1, 8:12, :4] = 1, 1
-    found = np.asarray(attention_rollout(params, SMALL, images)).reshape(2, 9)
+    found = np.asarray(patch_rollout(params, SMALL, images)).reshape(2, 9)
     assert found.argmax(1).tolist() == [5, 6]
     assert (np.sort(found, 1)[:, -1] > 3 * np.sort(found, 1)[:, -2]).all()
 

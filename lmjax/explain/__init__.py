@@ -1,0 +1,1 @@
+"""Looking into trained models: what an answer rests on, where attention goes, what each layer knows."""
