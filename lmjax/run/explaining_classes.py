@@ -132,7 +132,9 @@ def _dropout(model: Model, found, text: Text, asked):
 
 def _neighbours(training, deciding, text: Text, asked):
     texts, labels, classes, vectors = training(asked)
-    best = neighbours.nearest(vectors, np.asarray(deciding(*row(text))[0])[0], asked.neighbours)
+    first = list({text: i for i, text in reversed([*enumerate(texts)])}.values())[::-1]  # each text once
+    mine = np.asarray(deciding(*row(text))[0])[0]
+    best = [(first[i], cosine) for i, cosine in neighbours.nearest(vectors[first], mine, asked.neighbours)]
     rows = [[f"{cosine:.3f}", classes[labels[i]], " ".join(texts[i].split())[:200]] for i, cosine in best]
     note = f"of {len(texts):,} training texts, by the cosine of what the last layer reads"
     return [Table("nearest training texts", note, ["cosine", "class", "text"], rows)]
