@@ -19,9 +19,9 @@ shell names files; default: all but biases and norms.
 Codes are turned into float32 as a model is loaded, so that 8 and 4 bits save disk and not time; "int8, integers" is
 the time of products of integers. Factors save time too.
 
-Runs of gpt_char, lstm_ptb, classify, tag, translate_multi30k, vit and compress_mnist are read. Quality is of test data
-where a run has some, else of validation data. Times are medians over rounds in which each variant has its turn, with
-quartiles; they are of one batch.
+Runs of gpt_char, lstm_ptb, bert_pretrain, classify, tag, answer, translate_multi30k, vit and compress_mnist are read.
+Quality is of test data where a run has some, else of validation data. Times are medians over rounds in which each
+variant has its turn, with quartiles; they are of one batch.
 
 Papers: Jacob et al. 2018 (8 bits), Dettmers & Zettlemoyer 2023 (4 bits in groups), Han et al. 2015 (pruning), Denton et
 al. 2014 (low rank).
@@ -58,6 +58,8 @@ _ROWS = {
     "bilstm": ("a BiLSTM on Reuters R8", "classify/r8_lstm"),
     "minilm": ("MiniLM fine-tuned on TREC's questions", "classify/trec_minilm"),
     "tagger": ("a BiLSTM-CRF on the names of CoNLL-2003", "tag/conll2003_lample"),
+    "bert": ("a BERT of 2 layers", "bert_pretrain/tiny"),
+    "reader": ("BiDAF on SQuAD", "answer/bidaf"),
     "translator": ("a Transformer on Multi30k", "translate_multi30k/transformer_de_en"),
     "vit": ("a ViT on scikit-learn's digits", "vit/default"),
     "lenet": ("LeNet-300-100 on MNIST", "compress_mnist/lenet_300_100"),

@@ -4,6 +4,7 @@
 read both.
 """
 
+import functools
 import json
 import math
 import shutil
@@ -200,23 +201,79 @@ def _vit(workdir, settings, data_dir, check) -> Subject:
 
     pictures = load_images(settings["data"], data_dir)
     asked = from_json(config.ViT, settings["model"], f"{workdir}/config.json")
-    model = scripts.load(ROOT / "experiments" / "vit.py").fitted(asked, pictures)
+    model = _script("vit").fitted(asked, pictures)
     return _images(lambda p, x: vit(p, model, x), vit_params(model), pictures, workdir, "vit", "last", check)
 
 
 def _mnist(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data.images import load_images
 
-    module = scripts.load(ROOT / "experiments" / "compress_mnist.py")
+    module = _script("compress_mnist")
     pictures = load_images(settings["data"], data_dir)
     asked = from_json(module.Config, settings, f"{workdir}/config.json")
     specs, logits = module.network(asked, pictures)
     return _images(lambda p, x: logits(p, x), specs, pictures, workdir, "compress_mnist", "last", check)
 
 
+def _reader(workdir, settings, data_dir, check) -> Subject:
+    from lmjax.data import reading
+    from lmjax.evaluate.spans import score
+    from lmjax.run import answering
+
+    found, module = answering.load(workdir, flag="--start"), _script("answer")
+    asked = from_json(module.Config, settings | {"data_dir": data_dir or ""}, f"{workdir}/config.json")
+    _, _, test, _ = module.read(asked)
+    windows = reading.windows(test, found.cutter, found.window, found.stride, found.question_length)
+    search = functools.partial(answering.search, model=found.model, windows=windows, longest=found.answer_length,
+                               check=check)  # fmt: skip
+
+    def quality(params):
+        scores = score(answering.predictions(test, search(params).found), answering.marked(test))
+        return {"test_exact_match": scores.exact_match, "test_f1": scores.f1}
+
+    _, one = next(reading.evaluation(windows, 32, 0))
+    return Subject("answer", found.params, answering.family(found.model).params(found.model), quality,
+                   lambda p: answering.look(p, found.model, one, found.answer_length, 1),
+                   f"32 windows of {one['valid'].shape[1]} tokens")  # fmt: skip
+
+
+def _encoder(workdir, settings, data_dir, check) -> Subject:
+    from lmjax.data.masked import documents, masked_pairs
+    from lmjax.data.text import load_text
+    from lmjax.models import bert
+    from lmjax.run import models
+
+    found, module = models.load(workdir, "last", models.ENCODERS, "--start"), _script("bert_pretrain")
+    texts = documents(load_text(settings["data"], data_dir).valid, found.tokenizer)
+    rows = masked_pairs(texts, found.tokenizer, 32, found.model.context, module.VALIDATION)
+    one = rows(0)
+
+    @jax.jit
+    def sums(params, batch):
+        _, (weight, metrics, _) = bert.bert_pretrain_loss(params, found.model, batch, None, ())
+        return metrics | {"weight": weight}
+
+    def quality(params):
+        total = {}
+        for i in range(-(-settings["validation"] // 32)):
+            check()
+            for name, value in jax.device_get(sums(params, rows(i))).items():
+                total[name] = total.get(name, 0.0) + float(value)
+        return {"validation_masked_loss": total["masked_loss"] / total["weight"],
+                "validation_next_accuracy": 100 * total["next_accuracy"] / total["weight"]}  # fmt: skip
+
+    encode = jax.jit(lambda params: bert.encode(params, found.model, one))
+    return Subject("bert_pretrain", found.params, bert.pretrain_params(found.model), quality, encode,
+                   f"32 rows of {found.model.context} tokens")  # fmt: skip
+
+
+def _script(name: str):
+    return scripts.load(ROOT / "experiments" / f"{name}.py")
+
+
 SUBJECTS = {
-    "gpt_char": _gpt, "lstm_ptb": _lstm, "classify": _classifier, "tag": _tagger, "translate_multi30k": _translator,
-    "vit": _vit, "compress_mnist": _mnist,
+    "gpt_char": _gpt, "lstm_ptb": _lstm, "bert_pretrain": _encoder, "classify": _classifier, "tag": _tagger,
+    "answer": _reader, "translate_multi30k": _translator, "vit": _vit, "compress_mnist": _mnist,
 }  # fmt: skip
 
 
