@@ -6,17 +6,20 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lmjax import config, param
+from lmjax.data.tokenizers import Character, Word
 from lmjax.errors import UserError
-from lmjax.run import flags
+from lmjax.models import cnn, gpt, vit
+from lmjax.run import classifying, flags
+from lmjax.run.settings import to_json
+from lmjax.train.checkpoint import Checkpoints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
-import classify
 import explain
-import gpt_char
-import vit
 
 ANIMALS, FOODS, OTHERS = ("cat", "dog", "cow"), ("rice", "bread", "fish"), ("the", "eats", "sees", "a", "<b>&co</b>")
 
@@ -29,24 +32,49 @@ def text(rng):
     return label, " ".join(words)
 
 
-def train(module, presets, folder, *words):
-    module.main(flags.parse(module.Config, presets, argv=["", "--quiet=true", "--strategy=local", *words,
-                                                          f"--workdir={folder}"]))  # fmt: skip
-    return folder
+def untrained(folder, experiment, settings, params):
+    """A workdir as training leaves it, but for the training."""
+    with Checkpoints(folder / "checkpoints", best="min") as checkpoints:
+        checkpoints.save(1, {"params": params}, score=1.0)
+    (folder / "config.json").write_text(json.dumps({"experiment": experiment, "config": settings}))
+
+
+def lively(specs):
+    rng = np.random.default_rng(0)
+    return param.map_params(lambda _, spec: 0.3 * rng.normal(size=spec.shape).astype(np.float32), specs)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("runs"), random.Random(0)
     (folder / "all.txt").write_text("".join("\t".join(text(rng)) + "\n" for _ in range(200)))
-    (folder / "text.txt").write_text("abcd efgh " * 300)
     (folder / "blank.txt").write_text("\n  \n")
-    train(classify, classify.PRESETS, folder / "classify", f"--data={folder / 'all.txt'}", "--epochs=15", "--lr=0.02",
-          "--batch=16", "--cnn.embed=16", "--cnn.maps=8", "--words=spaces")  # fmt: skip
-    train(gpt_char, gpt_char.PRESETS, folder / "gpt", f"--data={folder / 'text.txt'}", "--steps=2", "--batch=2",
-          "--model.layers=2", "--model.dim=16", "--model.heads=2", "--model.context=16", "--sample=0")  # fmt: skip
-    train(vit, vit.PRESETS, folder / "vit", "--data=digits", "--epochs=0.1", "--model.layers=1", "--model.dim=16",
-          "--model.heads=2", "--model.dropout=0.1", "--pictures=0")  # fmt: skip
+
+    # A CNN whose two features answer to animals and to foods, and to nothing else.
+    words = Word(("<unk>", *OTHERS, *ANIMALS, *FOODS))
+    model = config.CNN(vocab=words.vocab, embed=4, windows=(1, 2), maps=2, dropout=0.2)
+    params = lively(cnn.cnn_params(model, 2))
+    params["embed"] *= 0.3
+    for n, some in enumerate((ANIMALS, FOODS)):
+        params["embed"][:, n] = [5.0 * (word in some) for word in words.words]
+        params["classify"]["w"][n] = 3 * np.eye(2)[n]
+    params["windows"]["1"]["w"][0, :2] = np.eye(2)
+    (folder / "classify").mkdir()
+    words.save(folder / "classify" / "tokenizer.json")
+    reading = classifying.Reading(words, "spaces", True, 50)
+    classifying.save(folder / "classify", "cnn", model, ("animal", "food"), reading)
+    untrained(folder / "classify", "classify", {"data": str(folder / "all.txt")}, params)
+
+    letters = Character.train("abcd efgh")
+    model = config.GPT(context=16, layers=2, heads=2, dim=16)
+    (folder / "gpt").mkdir()
+    letters.save(folder / "gpt" / "tokenizer.json")
+    untrained(folder / "gpt", "gpt_char", {"model": to_json(model)},
+              lively(gpt.gpt_params(config.sized(model, letters.vocab))))  # fmt: skip
+
+    model = config.ViT(size=8, patch=4, classes=10, layers=1, heads=2, dim=16, dropout=0.1)
+    untrained(folder / "vit", "vit", {"data": "digits"}, lively(vit.vit_params(model)))
+    (folder / "vit" / "network.json").write_text(json.dumps(to_json(model)))
     return folder
 
 
@@ -87,14 +115,14 @@ def test_every_view_of_a_gpt_and_of_a_vit(runs, capsys):
                       "logit lens", "induction heads", "previous-token heads"]  # fmt: skip
     assert "no probes: give --probe=SET" in said
     assert len(parts[0]["views"][3]["panels"]) == 2 * 3
-    parts, _ = explained(capsys, runs / "vit", "--count=1", "--examples=60", "--draws=4", "--views=occlusion,rollout,"
+    parts, _ = explained(capsys, runs / "vit", "--count=1", "--examples=100", "--draws=4", "--views=occlusion,rollout,"
                          "attention,dropout,neighbours,probes,integrated,gradient")  # fmt: skip
     assert len(parts[0]["views"]) == 7
     assert len(parts[1]["views"][0]["rows"]) == 1
 
 
 REFUSED = [
-    ("classify", "--answer=plant", "--answer=plant is no class: expected one of animal, food"),
+    ("classify", "--text=cat --answer=plant", "--answer=plant is no class: expected one of animal, food"),
     ("classify", "--views=lens", "--views=lens: a run of classify has gradient, integrated, occlusion, dropout"),
     ("classify", "--input=blank.txt", "no text is given to explain"),
     ("gpt", "--text=ab --layers=7 --views=attention", "--layers=7: the model has layers 0 to 1"),

@@ -1,6 +1,7 @@
 """SIGKILL at any moment, then the same command again: the same parameters, optimizer and log, to the bit.
 
-LMJAX_KILLS=10 kills each run ten times; the suite takes fewer.
+LMJAX_KILLS=10 kills each run ten times, every second time inside a save, and asks each to stop once before. The suite
+kills each once, inside a save, and asks two.
 """
 
 import json
@@ -21,7 +22,7 @@ from lmjax.data.images import MNIST, write_idx
 from lmjax.data.squad import facts, write_squad
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("LMJAX_KILLS", "2"))
+KILLS = int(os.environ.get("LMJAX_KILLS", "1"))
 # A start that finds its programs compiled takes half the time.
 CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 COMMON = ["--evaluate_every=8", "--save_every=2", "--log_every=3", "--quiet=true"]
@@ -90,7 +91,8 @@ def start(name, folder):
     own = script == "seqgan.py" or any(flag.startswith("--data=") for flag in flags)
     data = [] if own else ["--data=text.txt"]
     command = [sys.executable, str(ROOT / "experiments" / script), *flags, *data, *COMMON, f"--workdir={folder.name}"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""} | CACHE
+    fast = "" if KILLS > 1 else "--xla_backend_optimization_level=0"  # half of the time is compilation
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": fast} | CACHE
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
     return subprocess.Popen(
         command, cwd=folder.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -183,7 +185,8 @@ def test_a_killed_run_ends_in_the_same_bits(name, tmp_path):
     if (whole / "tokenizer.json").exists():  # two trainings of a tokenizer may differ; a run keeps its own
         killed.mkdir()
         shutil.copy(whole / "tokenizer.json", killed)
-    asked(start(name, killed), killed, 2)
+    if KILLS > 1 or name in ("gpt with accumulation", "two players in lanes"):
+        asked(start(name, killed), killed, 2)
     for n, step in enumerate(sorted(rng.sample(range(4, steps - 6), KILLS))):
         process = start(name, killed)
         inside += kill_after(process, killed, step, inside=n % 2 == 0)
