@@ -22,8 +22,9 @@ writes explain.html, a PNG of each view and explain.json to --target, and the st
     probes       what a linear classifier reads off each layer             classify, vit; with --probe gpt_char, a BERT
 
 A score is the log-odds of an answer in nats: the class or next token that is likeliest, or --answer. Lines of --input
-are texts, for vit numbers of test images. Seconds for a small model; integrated gradients of a BERT on a long text
-take a minute.
+are texts, for vit numbers of test images. Seconds for a small model. Integrated gradients take up to --points passes
+forwards and backwards, a minute for a BERT and far more for a large GPT, whose score is steep near a baseline of zeros:
+what their sum then misses is said.
 
 Papers: Sundararajan et al. 2017 (integrated gradients), Zeiler & Fergus 2014 (occlusion), Gal & Ghahramani 2016
 (dropout), Abnar & Zuidema 2020 (rollout), Bahdanau et al. 2015 (alignment), Olsson et al. 2022 (induction heads), Alain
@@ -51,6 +52,7 @@ class Config:
     baseline: str = setting("zero", "what stands for nothing: zero, the mean of words or pixels, or an unknown word",
                             choices=("zero", "mean", "unknown"))  # fmt: skip
     tolerance: float = setting(1e-3, "integrated: largest gap between the parts' sum and the score's gain", low=1e-6)
+    points: int = setting(2000, "integrated: gradients that are taken at most", low=50)
     window: int = setting(1, "occlusion: words that are replaced together", low=1)
     draws: int = setting(100, "dropout: masks", low=2)
     neighbours: int = setting(5, "neighbours: examples to show", low=1)

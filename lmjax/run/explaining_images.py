@@ -66,7 +66,8 @@ def of_vit(workdir: str, settings: dict) -> Subject:
 
     def integrated(at, asked):
         pixels, image, baseline, at_images, note = problem(at, asked)
-        found = attribution.integrated_gradients(at_images, image, baseline, tolerance=asked.tolerance)
+        limits = {"tolerance": asked.tolerance, "most": asked.points}
+        found = attribution.integrated_gradients(at_images, image, baseline, **limits)
         note += (f"; log-odds {found.whole:+.4f} of the empty picture's, their sum misses {found.gap:+.1e} "
                  f"({found.points} points)")  # fmt: skip
         return [Picture("integrated gradients", note, pixels, found.attribution.sum(-1))]

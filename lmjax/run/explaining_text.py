@@ -104,7 +104,7 @@ def gradient(model: Model, text: Text, asked):
 
 def integrated(model: Model, text: Text, asked):
     at, x, baseline, *answer = problem(model, text, asked)
-    found = attribution.integrated_gradients(at, x, baseline, tolerance=asked.tolerance)
+    found = attribution.integrated_gradients(at, x, baseline, tolerance=asked.tolerance, most=asked.points)
     said = f"; log-odds {found.whole:+.4f} of the baseline's, their sum misses {found.gap:+.1e} ({found.points} points)"
     return [_words(model, text, "integrated gradients", found.attribution.sum(-1), *answer, said)]
 
