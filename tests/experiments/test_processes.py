@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_resume import CACHE, COMMON, ROOT, RUNS, material, steps_saved, what_is_left
+from xla_flags import QUICK
 
 ALL = os.environ.get("LMJAX_TEST_PROCESSES") == "1"
 HEARTBEAT = 8
@@ -30,7 +31,7 @@ FAMILIES = [name for name in RUNS if not name.startswith(("word vectors", "subwo
 def environment(folder, devices):
     return os.environ | CACHE | {
         "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-        "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count={devices}",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xla_flags import QUICK
 
 from lmjax.data.images import MNIST, write_idx
 from lmjax.data.squad import facts, write_squad
@@ -91,7 +92,7 @@ def start(name, folder):
     own = script == "seqgan.py" or any(flag.startswith("--data=") for flag in flags)
     data = [] if own else ["--data=text.txt"]
     command = [sys.executable, str(ROOT / "experiments" / script), *flags, *data, *COMMON, f"--workdir={folder.name}"]
-    fast = "" if KILLS > 1 else "--xla_backend_optimization_level=0"  # half of the time is compilation
+    fast = "" if KILLS > 1 else QUICK
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": fast} | CACHE
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder.parent / "cache")
     return subprocess.Popen(

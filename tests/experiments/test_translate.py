@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from xla_flags import QUICK
 
 pytest.importorskip("sacrebleu", reason="the translate extra is absent")
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +18,7 @@ TRANSFORMER = ["--model.layers=1", "--model.dim=32", "--model.heads=4", "--model
 
 
 def run(script, *flags, folder):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK}
     return subprocess.run([sys.executable, str(ROOT / "experiments" / script), *flags], cwd=folder, env=environment,
                           capture_output=True, text=True, check=False)  # fmt: skip
 
