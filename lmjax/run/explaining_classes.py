@@ -17,6 +17,7 @@ from lmjax.run.explaining import Absent, Subject
 from lmjax.run.explaining_text import (
     ATTRIBUTIONS,
     Model,
+    NoWord,
     Text,
     all_states,
     encoder_states,
@@ -30,7 +31,7 @@ from lmjax.run.explaining_text import (
     probed,
     rolled,
     row,
-)  # fmt: skip
+)
 from lmjax.run.views import Bars, Table
 
 POOLED = {"cnn": cnn.pooled, "lstm": bilstm.pooled, "bert": bert.pooled}
@@ -109,11 +110,11 @@ def _absent(found: classifying.Classifier) -> int:
 def cut(reading: classifying.Reading, text: str) -> Text:
     """A text as a classifier reads it."""
     if reading.words == "pieces":
-        return pieces(reading.tokenizer, text, reading.longest)
+        return pieces(reading.tokenizer, reading.longest, reading.longest, text)
     words = bow.tokenize([text], reading.words, reading.lower)[0][: reading.longest]
     tokens = np.asarray(reading.tokenizer.encode(" ".join(words)), np.int32)
     if not len(tokens):
-        raise UserError(f"a text without words, {text[:40]!r}: give one with a word at least")
+        raise NoWord(text)
     return Text(tokens, [word + " " for word in words], np.ones(len(tokens), bool))
 
 

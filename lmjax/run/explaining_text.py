@@ -20,13 +20,21 @@ from lmjax.run.views import Grid, Table, Words
 MULTIPLE = 16  # of a row's length, so that a few programs serve all
 
 
+class NoWord(UserError):
+    """A text has nothing that the model reads."""
+
+    def __init__(self, text: str):
+        super().__init__(f"a text without words, {text[:40]!r}: give one with a word at least")
+
+
 class Text(NamedTuple):
     """A text as a model reads it: tokens int32 [T], the piece of the text that each is, and which are parts of it, not
-    marks around it: bool [T]."""
+    marks around it: bool [T]. most: positions that the model has, None for any number."""
 
     tokens: np.ndarray
     pieces: list[str]
     parts: np.ndarray
+    most: int | None = None
 
 
 class Model(NamedTuple):
@@ -58,10 +66,15 @@ def of_tokens(params, logits, table, place, name, pick, absent) -> Model:
 
 
 def row(text: Text) -> tuple[np.ndarray, np.ndarray]:
-    """tokens int32 [1,T'] and valid bool [1,T'], T' a multiple of 16."""
+    """tokens int32 [1,T'] and valid bool [1,T'], T' a multiple of 16 where the model has so many positions."""
     T = len(text.tokens)
-    more = -T % MULTIPLE
+    more = width(T, text.most) - T
     return np.pad(text.tokens, (0, more))[None], np.pad(np.ones(T, bool), (0, more))[None]
+
+
+def width(length: int, most: int | None) -> int:
+    """The next multiple of 16, or `most`."""
+    return min(-(-length // MULTIPLE) * MULTIPLE, most or length + MULTIPLE)
 
 
 def explained(model: Model, text: Text, asked) -> tuple[int, float]:
@@ -141,19 +154,20 @@ def rolled(look: Callable, at: int, text: Text, asked):
     return [Words("attention rollout", note, text.pieces, [float(v) for v in through], at % T)]
 
 
-def pieces(tokenizer, text: str, longest: int) -> Text:
-    """A text between BERT's marks, each piece as it stands there."""
+def pieces(tokenizer, most: int, longest: int, text: str) -> Text:
+    """A text between BERT's marks, each piece as it stands there; of a longer one the first `longest` tokens. most: of
+    Text."""
     ids = marks(tokenizer)
     found, spans = tokenizer.encode_spans([text])[0]
     found, spans = found[: longest - 2], spans[: longest - 2]
     if not len(found):
-        raise UserError(f"a text without words, {text[:40]!r}: give one with a word at least")
+        raise NoWord(text)
     ends = [*spans[1:, 0], spans[-1, 1]]
     shown = [text[start:end] for (start, _), end in zip(spans, ends)]
     tokens = np.concatenate([[ids["[CLS]"]], found, [ids["[SEP]"]]]).astype(np.int32)
     parts = np.ones(len(tokens), bool)
     parts[[0, -1]] = False
-    return Text(tokens, ["[CLS] ", *shown, " [SEP]"], parts)
+    return Text(tokens, ["[CLS] ", *shown, " [SEP]"], parts, most)
 
 
 def labelled(data: str, asked):
@@ -172,13 +186,21 @@ def labelled(data: str, asked):
 
 def all_states(states: Callable, read: Callable, texts, batch=64) -> list[np.ndarray]:
     """states(tokens [N,T], valid [N,T]) -> [float [N,D], ...] of all texts, those of like length together: the same
-    list, of all [M,D]."""
-    rows = [read(text).tokens for text in texts]
+    list, of all [M,D]. A text without a word counts as one unknown word."""
+
+    def known(text):
+        try:
+            return read(text)
+        except NoWord:
+            return Text(np.zeros(1, np.int32), [""], np.ones(1, bool))
+
+    texts = [known(text) for text in texts]
+    rows, most = [text.tokens for text in texts], texts[0].most
     order, found, at = sorted(range(len(rows)), key=lambda i: len(rows[i])), [], []
     for start in range(0, len(order), batch):
         now = order[start : start + batch]
-        width = -(-len(rows[now[-1]]) // MULTIPLE) * MULTIPLE
-        tokens, valid = np.zeros((batch, width), np.int32), np.zeros((batch, width), bool)
+        shape = batch, width(len(rows[now[-1]]), most)
+        tokens, valid = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for n, i in enumerate(now):
             tokens[n, : len(rows[i])], valid[n, : len(rows[i])] = rows[i], True
         found.append([np.asarray(x, np.float32)[: len(now)] for x in states(tokens, valid)])

@@ -15,6 +15,7 @@ from lmjax.run import models
 from lmjax.run.explaining import Absent, Subject, layers_of
 from lmjax.run.explaining_text import (
     ATTRIBUTIONS,
+    NoWord,
     Text,
     encoder_states,
     items,
@@ -25,7 +26,7 @@ from lmjax.run.explaining_text import (
     pieces,
     probed,
     rolled,
-)  # fmt: skip
+)
 from lmjax.run.views import Grid, Table
 
 
@@ -65,7 +66,10 @@ def of_writer(experiment: str, found: models.Trained) -> Subject:
     def read(text):
         ids = np.asarray(tokenizer.encode(text), np.int32)[-(model.context if is_gpt else 512) :]
         between = " " if type(tokenizer).__name__ == "Word" else ""
-        return Text(ids, [tokenizer.decode([i]) + between for i in ids], np.ones(len(ids), bool))
+        if not len(ids):
+            raise NoWord(text)
+        shown = [tokenizer.decode([i]) + between for i in ids]
+        return Text(ids, shown, np.ones(len(ids), bool), model.context if is_gpt else None)
 
     explains = of_tokens(found.params, logits, table, place, lambda k: tokenizer.decode([k]), pick, None)
     views, whole = {name: partial(view, explains) for name, view in ATTRIBUTIONS.items()}, {}
@@ -136,7 +140,7 @@ def _lens(found: models.Trained, text: Text, asked, most=24):
 def of_encoder(experiment: str, found: models.Trained) -> Subject:
     params, model = found.params["bert"], found.model
     look = look_bert(params, model)
-    read = partial(pieces, found.tokenizer, longest=min(model.context, 512))
+    read = partial(pieces, found.tokenizer, model.context, min(model.context, 512))
     states = jax.jit(lambda params, tokens, valid: encoder_states(
         params, tokens, valid, bert.bert(params, model, tokens, valid, look=True)[1]))  # fmt: skip
     views = {"attention": partial(maps, look), "rollout": partial(rolled, look, 0)}

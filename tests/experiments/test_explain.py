@@ -48,6 +48,8 @@ def lively(specs):
 def runs(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("runs"), random.Random(0)
     (folder / "all.txt").write_text("".join("\t".join(text(rng)) + "\n" for _ in range(200)))
+    with open(folder / "all.txt", "a") as more:
+        more.write("animal\t!!!\n" * 20)  # no word: such a text counts as one that is not known
     (folder / "blank.txt").write_text("\n  \n")
 
     # A CNN whose two features answer to animals and to foods, and to nothing else.
@@ -61,12 +63,12 @@ def runs(tmp_path_factory):
     params["windows"]["1"]["w"][0, :2] = np.eye(2)
     (folder / "classify").mkdir()
     words.save(folder / "classify" / "tokenizer.json")
-    reading = classifying.Reading(words, "spaces", True, 50)
+    reading = classifying.Reading(words, "words", True, 50)
     classifying.save(folder / "classify", "cnn", model, ("animal", "food"), reading)
     untrained(folder / "classify", "classify", {"data": str(folder / "all.txt")}, params)
 
     letters = Character.train("abcd efgh")
-    model = config.GPT(context=16, layers=2, heads=2, dim=16)
+    model = config.GPT(context=10, layers=2, heads=2, dim=16)  # no multiple of what texts are padded to
     (folder / "gpt").mkdir()
     letters.save(folder / "gpt" / "tokenizer.json")
     untrained(folder / "gpt", "gpt_char", {"model": to_json(model)},
@@ -124,6 +126,7 @@ def test_every_view_of_a_gpt_and_of_a_vit(runs, capsys):
 REFUSED = [
     ("classify", "--text=cat --answer=plant", "--answer=plant is no class: expected one of animal, food"),
     ("classify", "--views=lens", "--views=lens: a run of classify has gradient, integrated, occlusion, dropout"),
+    ("classify", "--text=!!!", "a text without words, '!!!'"),
     ("classify", "--input=blank.txt", "no text is given to explain"),
     ("gpt", "--text=ab --layers=7 --views=attention", "--layers=7: the model has layers 0 to 1"),
     ("gpt", "--text=ab --answer=ab", "--answer='ab' is 2 tokens of this model: expected one, the next"),
