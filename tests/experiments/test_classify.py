@@ -139,6 +139,30 @@ def test_prediction_says_what_is_wrong(data, folds, tmp_path):
     assert "classifier.json is damaged" in refused(f"--workdir={tmp_path}")
 
 
+def test_a_teacher_is_believed_where_labels_are_wrong(data, folds, tmp_path):
+    rng = random.Random(1)
+    for split, lines in {"train": 300, "valid": 60, "test": 60}.items():
+        drawn = [text(rng) for _ in range(lines)]
+        labels = [label for label, _ in drawn]
+        if split == "train":
+            rng.shuffle(labels)
+        (tmp_path / f"{split}.csv").write_text(
+            "label,text\n" + "".join(f"{label},{words}\n" for label, (_, words) in zip(labels, drawn, strict=True))
+        )
+    given = [f"--data={tmp_path}", "--epochs=12", "--lr=0.02", f"--teacher={data / 'cnn'}"]
+    taught = run(*given, f"--workdir={tmp_path / 'taught'}", "--hard=0")
+    assert taught["metrics"]["test_accuracy"]["mean"] > 95
+    labelled = run(*given, f"--workdir={tmp_path / 'labelled'}", "--hard=1")
+    assert labelled["metrics"]["test_accuracy"]["mean"] < 90
+
+
+def test_a_teacher_of_other_classes_is_refused(data, folds, tmp_path):
+    lines = [(label.replace("food", "meal"), words) for label, words in (text(random.Random(n)) for n in range(50))]
+    (tmp_path / "meals.csv").write_text("label,text\n" + "".join(f"{label},{words}\n" for label, words in lines))
+    with pytest.raises(UserError, match="animal, food apart, and the data has animal, meal: choose a run on the same"):
+        run(f"--data={tmp_path / 'meals.csv'}", f"--workdir={tmp_path / 'run'}", f"--teacher={data / 'cnn'}")
+
+
 def test_learning_curves_draw_the_classes_in_turn_and_keep_a_table(data, tmp_path):
     labels = np.array([0] * 90 + [1] * 10)
     at = learning_curves.draw(labels, 8, 0)
