@@ -94,7 +94,7 @@ def test_a_small_model_is_a_run_and_its_report_reads_back(run, compress):
     [
         ("", "no --start is given"),
         ("--start=nope", "--start=nope holds no run"),
-        ("--start=other", "--start=other is a run of word2vec: expected one of gpt_char, lstm_ptb, classify"),
+        ("--start=other", "--start=other is a run of word2vec: expected one of gpt_char, lstm_ptb, bert_pretrain, classify"),
         ("--start=empty", "empty holds no checkpoint yet"),
         ("--start=run --layers=heads/*", "--layers=heads/* names no weights: expected a path"),
         ("--start=run --method=int8,int8", "--method=int8,int8: expected each once"),
