@@ -113,9 +113,10 @@ def train(config):
     from lmjax import param
     from lmjax.data import reading
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering, grid
+    from lmjax.run import grid
     from lmjax.run.lanes import each
     from lmjax.run.settings import to_json
+    from lmjax.run.tasks import answering
     from lmjax.run.training import finish, fit, session
     from lmjax.run.workdir import write
     from lmjax.train import optim
@@ -201,7 +202,7 @@ def train(config):
 
 
 def trained(config):
-    from lmjax.run import answering
+    from lmjax.run.tasks import answering
 
     if not config.workdir:
         raise UserError("no --workdir: give the folder of a finished run of answer.py")
@@ -212,7 +213,7 @@ def score_file(config):
     """Exact match and F1 of a prediction file."""
     from lmjax.data import squad
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering
+    from lmjax.run.tasks import answering
 
     data = squad.load_squad("squad" if config.data == "facts" else config.data, config.data_dir or None)
     report(score(squad.read_predictions(config.predictions), answering.marked(data.examples)), data)
@@ -229,8 +230,8 @@ def evaluate(config):
     """A finished run on another file: from its own paragraphs, or where --documents are given from these alone."""
     from lmjax.data import squad
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering, retrieval
     from lmjax.run.output import written
+    from lmjax.run.tasks import answering, retrieval
 
     reader = trained(config)
     data = squad.load_squad(config.evaluate, config.data_dir or None)
@@ -249,7 +250,8 @@ def evaluate(config):
 
 def searcher(config, texts):
     """The retriever over texts."""
-    from lmjax.run import models, retrieval
+    from lmjax.run import models
+    from lmjax.run.tasks import retrieval
 
     if config.retriever == "bm25":
         return retrieval.bm25(texts)
@@ -259,7 +261,7 @@ def searcher(config, texts):
 
 def library(config):
     """(passages, how they are searched) of --documents."""
-    from lmjax.run import retrieval
+    from lmjax.run.tasks import retrieval
 
     parts = retrieval.passages(retrieval.read_texts(config.documents), config.passage)
     return parts, searcher(config, [part.text for part in parts])
@@ -269,8 +271,8 @@ def ask(config):
     """Answers from a folder of texts, to the screen or as JSON lines."""
     from lmjax.data import files
     from lmjax.data.text import decode
-    from lmjax.run import retrieval
     from lmjax.run.output import written
+    from lmjax.run.tasks import retrieval
 
     if not config.documents or bool(config.question) == bool(config.questions):
         raise UserError("expected --documents=FOLDER with --question=... or --questions=FILE, one of the two")
@@ -297,7 +299,7 @@ def ask(config):
 def measure_recall(config):
     """Percent of the questions whose own paragraph is among the first k of all."""
     from lmjax.data import squad
-    from lmjax.run import retrieval
+    from lmjax.run.tasks import retrieval
 
     data = squad.load_squad(config.data, config.data_dir or None)
     texts = squad.contexts(data.examples)

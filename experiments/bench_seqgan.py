@@ -56,7 +56,7 @@ def seconds(config, judge, judge_rounds: int, lanes: int) -> float:
     from lmjax import param
     from lmjax.models.seqgan import generator_params
     from lmjax.models.text_discriminator import discriminator_params
-    from lmjax.run import sequences, writing
+    from lmjax.run.tasks import sequences, writing
     from lmjax.run.versus import seconds_a_pass
     from lmjax.train import parallel
     from lmjax.train.lanes import InTurn, Lane, Together, draws, of_lane, over_lanes, start_lanes

@@ -31,7 +31,7 @@ def main(config):
     import numpy as np
 
     from lmjax.data import tag_rows, tagged
-    from lmjax.run import tagging
+    from lmjax.run.tasks import tagging
 
     given = tagged.splits(tagged.load_tagged(config.data, config.data_dir or None))["train"]
     known = tag_rows.vocabulary(given, "iobes")

@@ -93,7 +93,7 @@ def search(config) -> float:
     from lmjax import param
     from lmjax.decode.beam import beam
     from lmjax.models.seq2seq import seq2seq_params
-    from lmjax.run.translating import family
+    from lmjax.run.tasks.translating import family
 
     model = sized(config)
     params = param.init(seq2seq_params(model), jax.random.key(0))

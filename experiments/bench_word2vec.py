@@ -82,7 +82,7 @@ def compiled(config, model, corpus):
     import numpy as np
 
     from lmjax import param
-    from lmjax.run.vectors import sparse_training, word2vec_objective
+    from lmjax.run.tasks.vectors import sparse_training, word2vec_objective
     from lmjax.train import parallel
     from lmjax.train.state import State
 

@@ -184,8 +184,8 @@ def once(run, data, n: int):
     from lmjax.compress import distil
     from lmjax.data import rows
     from lmjax.evaluate import classification as figures
-    from lmjax.run import classifying
     from lmjax.run.lanes import each
+    from lmjax.run.tasks import classifying
     from lmjax.run.training import fit
     from lmjax.run.workdir import write
     from lmjax.train import optim
@@ -279,7 +279,7 @@ def taught(teacher: str, classes, texts, check):
     """A teacher's logits [N,K] of texts, up to a constant each. UserError where it knows other classes."""
     import numpy as np
 
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     known = classifying.load(teacher, "--teacher")
     if known.classes != tuple(classes):
@@ -312,7 +312,7 @@ def beginning(run, texts):
     """(the network's config, how texts are read, pre-trained parts of the parameters)."""
     from lmjax.data import tokenizers
     from lmjax.data.text import Splits
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     config, path = run.config, run.workdir / "tokenizer.json"
     if config.network == "bert" and config.start:

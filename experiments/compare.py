@@ -112,7 +112,8 @@ def differences(groups: list[Group]) -> list[list[str]]:
 
 
 def mean_of(values) -> str:
-    from lmjax.run import record, report
+    from lmjax.run import record
+    from lmjax.run.reports import report
 
     return report.spread(record._spread([math.nan if value is None else value for value in values]))
 
@@ -125,7 +126,7 @@ def final_figures(groups: list[Group]) -> list[list[str]]:
 
 def validations(group: Group, metric: str) -> list[list[tuple[int, float]]]:
     """The (step, value) of each log."""
-    from lmjax.run.report_page import points
+    from lmjax.run.reports.pages import points
 
     logs = [[line for line in log if line.get("kind") == "valid"] for run in group.runs for log in run.logs]
     return [found for log in logs if (found := points(log, metric))]

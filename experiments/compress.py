@@ -74,7 +74,7 @@ def main(config):
     import jax
 
     from lmjax.compress import select, store
-    from lmjax.run import compressing, small_report
+    from lmjax.run.tasks import compressing, small_report
     from lmjax.run.weights import is_small
     from lmjax.run.workdir import fresh, workdir
 

@@ -57,7 +57,7 @@ def main(config):
     from lmjax.models.gpt import gpt, gpt_loss, gpt_params
     from lmjax.privacy import accounting, audit, sampling
     from lmjax.privacy.step import private_recipe
-    from lmjax.run import private
+    from lmjax.run.tasks import private
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
 

@@ -56,8 +56,9 @@ def main(config):
     from lmjax.nn.linear import linear, linear_params
     from lmjax.privacy import accounting, sampling
     from lmjax.privacy.step import private_recipe
-    from lmjax.run import models, private
+    from lmjax.run import models
     from lmjax.run.lanes import each
+    from lmjax.run.tasks import private
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
 

@@ -71,17 +71,17 @@ def main(config):
         raise UserError("expected one of --text and --input")
     from pathlib import Path
 
-    from lmjax.run import explaining, views
+    from lmjax.run.explaining import runs, views
     from lmjax.run.settings import to_json
     from lmjax.run.workdir import fresh, write
 
     lines = [config.text] if config.text else read(config.input) if config.input else None
-    subject = explaining.open_subject(config.workdir, config.model)
-    names = explaining.chosen(subject, config)
+    subject = runs.open_subject(config.workdir, config.model)
+    names = runs.chosen(subject, config)
     items = subject.items(config, lines) if set(names) & set(subject.views) else []
     parts = []
     for heading, item in [*items, ("the model", None)]:
-        found, missing = explaining.drawn(subject, names, item, config)
+        found, missing = runs.drawn(subject, names, item, config)
         if found or missing:
             print(f"\n{heading}", flush=True)
             for view in found:

@@ -11,7 +11,7 @@ published weights instead: a Hugging Face folder, a GGUF file or a package. Into
     README.md                                            the model card: data, figures beside the published, how to run
 
 Each is run once on random input beside the model itself, and what it misses is printed; what misses by more than 1e-4
-of the model's largest number is not kept. lmjax/run/exporting.py says what goes in and comes out. Needs
+of the model's largest number is not kept. lmjax/run/tasks/exporting.py says what goes in and comes out. Needs
 LMJAX_EXTRAS=export, for ONNX LMJAX_EXTRAS=onnx, and for --model weights too. Seconds for a small model.
 """
 
@@ -41,7 +41,7 @@ def main(config):
 
     from lmjax import param
     from lmjax.interop import export
-    from lmjax.run import card, exporting
+    from lmjax.run.tasks import card, exporting
 
     if bool(config.workdir) == bool(config.model):
         raise UserError("expected one of --workdir, the folder of a run such as runs/classify/001, and --model")

@@ -104,7 +104,7 @@ def main(config):
     from lmjax.evaluate import images as figures
     from lmjax.models import convnet, gan
     from lmjax.run import lanes
-    from lmjax.run.playing import playing
+    from lmjax.run.tasks.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
 

@@ -101,7 +101,7 @@ def main(config):
     from lmjax.evaluate.mixtures import coverage
     from lmjax.models import gan
     from lmjax.run import lanes
-    from lmjax.run.playing import playing
+    from lmjax.run.tasks.playing import playing
     from lmjax.run.training import finish, fit, session
     from lmjax.train import adversarial
 

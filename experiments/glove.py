@@ -65,8 +65,8 @@ def main(config):
     from lmjax.interop.vectors import write_vectors
     from lmjax.models.glove import glove_vectors
     from lmjax.run.lanes import each
+    from lmjax.run.tasks.vectors import corpus_of, score, show
     from lmjax.run.training import finish, session
-    from lmjax.run.vectors import corpus_of, score, show
 
     corpus = corpus_of(config)
     with session("glove", config) as run:

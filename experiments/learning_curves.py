@@ -143,7 +143,7 @@ def decided(scores):
 
 def lstm(config, train, test, classes: int):
     from lmjax.config import sized
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     # Words of all training texts, of which the labels are not looked at.
     tokenizer = classifying.vocabulary(train.texts, "marks", True, least=2)
@@ -155,7 +155,8 @@ def lstm(config, train, test, classes: int):
 def tuned(config, train, test, classes: int):
     from dataclasses import replace
 
-    from lmjax.run import classifying, models
+    from lmjax.run import models
+    from lmjax.run.tasks import classifying
 
     params, model, tokenizer = models.encoder(config.start)
     reading = classifying.Reading(tokenizer, "pieces", True, min(config.longest, model.context))
@@ -170,7 +171,7 @@ def learner(config, kind: str, model, reading, rate: float, weights: dict, train
 
     from lmjax import param
     from lmjax.data import rows
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
     from lmjax.train import optim, parallel
     from lmjax.train.state import new_state
     from lmjax.train.step import make_step

@@ -171,7 +171,7 @@ def ask(vectors: Vectors, count: int):
 def draw(config: Config, words, vectors, near: dict) -> str:
     """The map; `near` are the neighbours of the words asked for, which have a vector."""
     from lmjax.evaluate import embeddings
-    from lmjax.run import vector_map
+    from lmjax.run.tasks import vector_map
 
     if near:
         group = {words[embeddings.find(words, word)]: number for number, word in enumerate(near)}

@@ -62,7 +62,8 @@ def main(config):
 
 def predictor(config):
     """What is done with some lines, their numbers and the name of where they are from: a dict for each line."""
-    from lmjax.run import models, predicting
+    from lmjax.run import models
+    from lmjax.run.tasks import predicting
 
     able = predicting.load(config.workdir, config.model)
 

@@ -4,7 +4,7 @@
     launch/run.sh experiments/report.py --check    says whether RESULTS.md is what the records give, status 2 if not
 
 The page holds all that it shows: tables, curves, pictures and samples; it can be sent as one file. A record that does
-not hold (lmjax/run/record_check.py) is named on the screen.
+not hold (lmjax/run/reports/checks.py) is named on the screen.
 """
 
 import difflib
@@ -24,14 +24,14 @@ class Config:
 
 
 def main(config: Config):
-    from lmjax.run import record_check, report, report_page, rows
+    from lmjax.run.reports import checks, pages, report, rows
 
     results = Path(config.results).expanduser() if config.results else rows.EXPERIMENTS / "results"
     if not results.is_dir():
         raise UserError(f"--results={config.results} is no folder: expected one of records, as experiments/results is")
     records = rows.records(results)
     for kept in (one for mine in records.values() for one in mine):
-        for complaint in record_check.complaints(kept.folder):
+        for complaint in checks.complaints(kept.folder):
             print(f"{kept.folder}: {complaint}")
     table = report.lines(rows.find(), records)
     path = results.parent / "RESULTS.md"
@@ -51,7 +51,7 @@ def main(config: Config):
     if config.output:
         folder = Path(config.output).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "RESULTS.html").write_text(report_page.page(table), encoding="utf-8")
+        (folder / "RESULTS.html").write_text(pages.page(table), encoding="utf-8")
         print(folder / "RESULTS.html")
 
 

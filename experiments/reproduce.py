@@ -75,7 +75,7 @@ def seconds(text: str, name: str = "") -> float:
 
 def jobs(config: Config) -> dict[str, Job]:
     """Every row by its name, with the reason why it is not to be run."""
-    from lmjax.run import rows
+    from lmjax.run.reports import rows
 
     found, kept = rows.find(), rows.records()
     named = {row.name for row in rows.select(found, config.rows)}
@@ -99,7 +99,7 @@ def jobs(config: Config) -> dict[str, Job]:
 
 def choose(config: Config, every: dict[str, Job]) -> tuple[list[Job], dict[str, str]]:
     """The jobs to run, in order, each behind the one it starts from; and why the others asked for are not run."""
-    from lmjax.run import rows
+    from lmjax.run.reports import rows
 
     asked = [row.name for row in rows.select([job.row for job in every.values()], config.rows)]
     if not asked:
@@ -128,7 +128,7 @@ def clock(value: float) -> str:
 
 def run_job(job: Job, starts: dict, config: Config, until: float, stopped) -> str:
     """Runs one row, or goes on with it, until it ends, `until` comes or `stopped()`. Says how it ended: "" if well."""
-    from lmjax.run import rows
+    from lmjax.run.reports import rows
 
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, *rows.command(job.row, starts), f"--workdir={job.folder}"]
@@ -193,8 +193,8 @@ def run_all(config: Config, chosen: list[Job], every: dict[str, Job]) -> dict[st
 
 def table(done: list[Job], ends: dict[str, str], left: dict[str, str]):
     """Prints a line for each figure of the rows that are finished, and for each of the others why it is not."""
-    from lmjax.run import report
-    from lmjax.run.rows import Kept
+    from lmjax.run.reports import report
+    from lmjax.run.reports.rows import Kept
 
     out = [("row", "figure", "ours", "published", "verdict", "time")]
     for job in done:
@@ -220,7 +220,7 @@ def table(done: list[Job], ends: dict[str, str], left: dict[str, str]):
 
 def show(every: dict[str, Job]):
     """--list: a line for each row."""
-    from lmjax.run import rows
+    from lmjax.run.reports import rows
 
     kept = rows.records()
     print(f"{'row':36}{'takes':>9}  {'recorded':12} what it needs, and is")
@@ -239,7 +239,7 @@ def gpu_found() -> bool:
 
 
 def main(config: Config):
-    from lmjax.run import rows
+    from lmjax.run.reports import rows
 
     every = jobs(config)
     if config.list:

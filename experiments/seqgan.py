@@ -162,7 +162,8 @@ def main(config):
     from lmjax.models import relgan, seqgan
     from lmjax.models.text_discriminator import discriminator_params
     from lmjax.nn.dropout import absent
-    from lmjax.run import lanes, sequences, writing
+    from lmjax.run import lanes
+    from lmjax.run.tasks import sequences, writing
     from lmjax.run.training import finish, fit, session
     from lmjax.run.weights import all_trained
     from lmjax.train.step import Recipe

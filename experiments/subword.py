@@ -101,7 +101,7 @@ def main(config):
 def train(run, model, corpus):
     """(an Outcome of run/training.py; the rows that its parameters hold, of all words and n-grams)."""
     from lmjax.models import subword
-    from lmjax.run.vectors import subword_objective, train_vectors
+    from lmjax.run.tasks.vectors import subword_objective, train_vectors
 
     used = subword.used_rows(model, corpus.words, corpus.counts)
     outcome = train_vectors(run, model, subword_objective(model, corpus.words, corpus.counts, used), corpus)
@@ -113,7 +113,7 @@ def tell(run, corpus, vectors, vectors_of) -> dict:
     from lmjax.data.files import own_dir
     from lmjax.evaluate import embeddings
     from lmjax.evaluate.subwords import extended, similarities
-    from lmjax.run.vectors import score, show
+    from lmjax.run.tasks.vectors import score, show
 
     words, all_vectors = extended(corpus.words, vectors, vectors_of, run.config.show)
     show(corpus._replace(words=words), all_vectors, run.config.show)

@@ -185,7 +185,7 @@ def count(run, splits, scheme: str):
     from lmjax.data import tag_rows
     from lmjax.data.tag_features import evidence
     from lmjax.models import hmm
-    from lmjax.run import tagging
+    from lmjax.run.tasks import tagging
     from lmjax.run.training import Outcome
 
     config, began = run.config, time.perf_counter()
@@ -207,8 +207,9 @@ def train(run, splits, scheme: str):
     from lmjax import param
     from lmjax.data import tag_rows
     from lmjax.models import crf, tagger
-    from lmjax.run import grid, tagging
+    from lmjax.run import grid
     from lmjax.run.settings import to_json
+    from lmjax.run.tasks import tagging
     from lmjax.run.training import fit
     from lmjax.run.workdir import write
     from lmjax.train import optim
@@ -316,7 +317,7 @@ def score(run, tagger, sentences, chunks: bool, said=None, encoded=None) -> dict
     """{"f1", "precision", "recall", "accuracy"} in percent, of tags that stand for themselves accuracy alone.
     said: a list that gets the tags. encoded: the sentences as tagging.encode gives them."""
     from lmjax.evaluate.tagging import accuracy, chunk_scores
-    from lmjax.run import tagging
+    from lmjax.run.tasks import tagging
 
     encoded = encoded or tagging.encode(tagger, sentences)
     called = [tags for tags, _ in tagging.answers(tagger, encoded, check=run.check)]

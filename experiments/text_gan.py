@@ -155,7 +155,8 @@ NEEDS = {
 
 def main(config):
     from lmjax.data import captions
-    from lmjax.run import generating, lanes
+    from lmjax.run import lanes
+    from lmjax.run.tasks import generating
     from lmjax.run.training import session
 
     if bool(config.rounds) != bool(config.start):
@@ -184,7 +185,7 @@ def by_likelihood(run, text, train, valid, model, seeds, nats, write):
 
     from lmjax.data import captions
     from lmjax.models.seqgan import generator_params
-    from lmjax.run import generating
+    from lmjax.run.tasks import generating
     from lmjax.run.training import fit
     from lmjax.train import optim
     from lmjax.train.lanes import lane
@@ -222,7 +223,8 @@ def by_playing(run, text, train, valid, model, seeds, nats, write):
     from lmjax.evaluate import generation
     from lmjax.models.seqgan import generator_params, sample
     from lmjax.models.text_discriminator import discriminator_params, truth
-    from lmjax.run import lanes, sequences, writing
+    from lmjax.run import lanes
+    from lmjax.run.tasks import sequences, writing
     from lmjax.run.training import fit
     from lmjax.run.weights import all_trained
     from lmjax.run.workdir import stored
@@ -297,7 +299,7 @@ def judged(run, outcome, text, words, model, seeds, generators, beside, nats, wr
     import numpy as np
 
     from lmjax.evaluate import generation
-    from lmjax.run import generating
+    from lmjax.run.tasks import generating
     from lmjax.run.training import finish
 
     config, check = run.config, run.check

@@ -28,8 +28,8 @@ class Config:
 def main(config):
     from lmjax.data import files
     from lmjax.data.text import decode
-    from lmjax.run import translating
     from lmjax.run.output import written
+    from lmjax.run.tasks import translating
 
     if not config.workdir:
         raise UserError("no --workdir: give the folder of a run, such as --workdir=runs/translate_multi30k/001")

@@ -98,8 +98,8 @@ def main(config):
     from lmjax.evaluate.perplexity import compile_loss, mean_nll
     from lmjax.evaluate.translation import bleu
     from lmjax.run.lanes import each
+    from lmjax.run.tasks.translating import TOKENS, Translator, family, fits, translate
     from lmjax.run.training import finish, fit, session
-    from lmjax.run.translating import TOKENS, Translator, family, fits, translate
     from lmjax.train import optim
     from lmjax.train.step import Recipe
 

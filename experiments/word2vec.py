@@ -73,8 +73,8 @@ def main(config):
     from lmjax.config import sized
     from lmjax.interop.vectors import write_vectors
     from lmjax.run.lanes import each
+    from lmjax.run.tasks.vectors import corpus_of, score, show, train_vectors, word2vec_objective
     from lmjax.run.training import finish, session
-    from lmjax.run.vectors import corpus_of, score, show, train_vectors, word2vec_objective
 
     corpus = corpus_of(config)
     with session("word2vec", config) as run:

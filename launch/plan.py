@@ -14,8 +14,8 @@ experiment's batch; with --grow it is that of each, so that the whole batch grow
 --exact=8 compiles for each number of devices up to 8, and shows by how much the estimates miss it.
 
 What is assumed: products at half a chip's peak (--share), memory and links at 0.8 of their bandwidth (--link_share),
-nothing sent while products are computed (--overlap), no latency, work split evenly. Peaks are of lmjax/run/chips.py.
-MFU counts all FLOPs, recomputed blocks' too. The compiler is XLA's for CPUs, which fuses no
+nothing sent while products are computed (--overlap), no latency, work split evenly. Peaks are those of
+lmjax/run/plans/chips.py. MFU counts all FLOPs, recomputed blocks' too. The compiler is XLA's for CPUs, which fuses no
 attention and widens bfloat16: on GPUs and TPUs scratch and bytes sent of a bfloat16 model are less.
 """
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from lmjax.config import setting
 from lmjax.run import flags
-from lmjax.run.chips import CHIPS
+from lmjax.run.plans.chips import CHIPS
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Config:
 
 def main(config, script, rest):
     os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported: devices are simulated
-    from lmjax.run import plan_page
+    from lmjax.run.plans import pages
 
-    plan_page.run(config, script, rest)
+    pages.run(config, script, rest)
 
 
 if __name__ == "__main__":

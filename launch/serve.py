@@ -72,7 +72,7 @@ def main(config):
 
 
 def serve(config, key: str, local: bool, listening):
-    from lmjax.run import predicting
+    from lmjax.run.tasks import predicting
     from lmjax.serve import app, asker, server, writer
 
     able, seen = predicting.load(config.workdir, config.model), app.metrics()

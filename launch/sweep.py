@@ -65,7 +65,7 @@ class Config:
 
 
 def main(config, script, rest):
-    from lmjax.run import sweeping
+    from lmjax.run.sweeps import sweeping
 
     sweeping.sweep(config, script, rest)
 

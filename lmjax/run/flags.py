@@ -23,7 +23,8 @@ import traceback
 from absl import flags
 
 from lmjax.errors import UserError
-from lmjax.run import distributed, runtime
+from lmjax.run import runtime
+from lmjax.run.processes import distributed
 from lmjax.run.settings import Leaf, build, leaves, similar, value_of
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax import param
-from lmjax.run import distributed, grid, preflight
+from lmjax.run import grid, preflight
 from lmjax.run import lanes as side_by_side
+from lmjax.run.processes import distributed
 from lmjax.train import lanes, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import Recipe

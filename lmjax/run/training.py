@@ -16,10 +16,11 @@ import numpy as np
 from lmjax import param
 from lmjax.data import tokenizers
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import distributed, flags, learner, record, trackers
+from lmjax.run import flags, learner, record, trackers
 from lmjax.run import lanes as side_by_side
 from lmjax.run.log import Log
 from lmjax.run.options import Run
+from lmjax.run.processes import distributed
 from lmjax.run.settings import flatten, to_json
 from lmjax.run.weights import trained
 from lmjax.run.workdir import MAY_CHANGE, fresh, workdir

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from lmjax.decode.slots import sizes
 from lmjax.errors import UserError
-from lmjax.run import models, predicting
+from lmjax.run import models
+from lmjax.run.tasks import predicting
 from lmjax.serve.gather import Gather
 
 WORDS = 128  # up to this length of a text no request compiles a program, whatever the model

@@ -121,7 +121,7 @@ def test_classify_goes_on_from_a_run_and_keeps_what_predict_needs(data):
     record = run(classify, f"--data={data / 'texts'}", "--network=bert", f"--start={data / 'run'}",
                  f"--workdir={data / 'classified'}", "--epochs=3", "--lr=1e-3", "--longest=16")  # fmt: skip
     assert record["metrics"]["test_accuracy"]["mean"] > 70
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     found = classifying.load(str(data / "classified"))
     assert found.model.dim == 32

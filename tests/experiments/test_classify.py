@@ -88,7 +88,7 @@ def test_a_run_predicts_line_by_line(data, folds, capsys, monkeypatch):
 
 def said_of(data, line):
     """The same by the library alone."""
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     found = classifying.load(str(data / "cnn"))
     row = classifying.classify(found, [line])[0]

@@ -13,8 +13,9 @@ from lmjax import config, param
 from lmjax.data.tokenizers import Character, Word
 from lmjax.errors import UserError
 from lmjax.models import cnn, gpt, vit
-from lmjax.run import classifying, flags
+from lmjax.run import flags
 from lmjax.run.settings import to_json
+from lmjax.run.tasks import classifying
 from lmjax.train.checkpoint import Checkpoints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))

@@ -12,7 +12,8 @@ from lmjax.errors import UserError
 from lmjax.interop.fasttext import write_fasttext
 from lmjax.interop.vectors import write_vectors
 from lmjax.models.subword import ngrams
-from lmjax.run import flags, vector_map
+from lmjax.run import flags
+from lmjax.run.tasks import vector_map
 
 
 def run(*words: str):

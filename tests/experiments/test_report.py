@@ -9,7 +9,8 @@ import pytest
 
 from experiments import report as script
 from lmjax.errors import UserError
-from lmjax.run import record, report, report_page, rows
+from lmjax.run import record
+from lmjax.run.reports import pages, report, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments/results"
@@ -134,7 +135,7 @@ def test_the_page_is_whole(few, known):
     path.write_text(json.dumps(result | {"notes": "<script>alert('x')</script> & more"}))
     (path.parent / "sample.txt").write_text("a <b> sample")
     shutil.copy(RESULTS / "text_gan/curve.png", path.parent / "confusion.png")
-    text = report_page.page(report.lines(known, rows.records(few / "results")))
+    text = pages.page(report.lines(known, rows.records(few / "results")))
     page = Page(text)
     assert page.wrong == []
     tags = [tag for tag, _ in page.tags]
@@ -155,9 +156,9 @@ def test_the_page_is_whole(few, known):
 
 
 def test_a_curve_has_a_line_for_each_seed_and_lane():
-    drawn = report_page.curve(RESULTS / "gpt_char/nanogpt_cpu/2026-11-24", ["validation_loss"])
+    drawn = pages.curve(RESULTS / "gpt_char/nanogpt_cpu/2026-11-24", ["validation_loss"])
     assert (drawn.count('class="valid"'), drawn.count('class="train"'), drawn.count('class="lane"')) == (3, 3, 0)
-    drawn = report_page.curve(RESULTS / "seqgan/mle/2026-11-25", ["nll_oracle"])
+    drawn = pages.curve(RESULTS / "seqgan/mle/2026-11-25", ["nll_oracle"])
     assert (drawn.count('class="valid"'), drawn.count('class="lane"')) == (1, 5)
     assert "nll oracle in validation" in drawn
-    assert report_page.curve(RESULTS / "linear_text/imdb_bow/2026-11-24", []) == ""
+    assert pages.curve(RESULTS / "linear_text/imdb_bow/2026-11-24", []) == ""

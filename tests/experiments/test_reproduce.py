@@ -12,7 +12,8 @@ import pytest
 
 from experiments import reproduce
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, record, rows
+from lmjax.run import flags, record
+from lmjax.run.reports import rows
 
 ROW = """
 import json, os, signal, sys, time

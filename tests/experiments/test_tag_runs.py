@@ -14,7 +14,8 @@ from lmjax.data.tagged import Sentence, generated
 from lmjax.errors import UserError
 from lmjax.interop.vectors import write_vectors
 from lmjax.models.tagger import tagger_params
-from lmjax.run import flags, tagging
+from lmjax.run import flags
+from lmjax.run.tasks import tagging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 

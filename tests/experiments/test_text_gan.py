@@ -14,7 +14,8 @@ from lmjax.config import Generator
 from lmjax.data import captions
 from lmjax.errors import UserError
 from lmjax.models.seqgan import generator_params, nll
-from lmjax.run import flags, generating
+from lmjax.run import flags
+from lmjax.run.tasks import generating
 from lmjax.run.weights import all_trained
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))

@@ -10,8 +10,9 @@ import pytest
 from lmjax import config, param
 from lmjax.explain import attribution
 from lmjax.models import bert, bilstm, cnn, gpt, lstm_lm
-from lmjax.run import explaining_writers, models
-from lmjax.run.explaining_text import Text
+from lmjax.run import models
+from lmjax.run.explaining import writers
+from lmjax.run.explaining.texts import Text
 
 VOCAB, T, K = 20, 7, 3
 TOKENS = np.random.default_rng(0).permutation(VOCAB)[None, :T].astype(np.int32)  # each once
@@ -176,7 +177,7 @@ def test_a_language_models_next_token_is_shared_out_among_those_before(kind):
         model = config.LSTM(vocab=VOCAB, dim=12, tied=kind == "lstm, tied")
         params = lively(lstm_lm.lstm_params(model))
         whole = jax.jit(lambda: lstm_lm.lstm_lm(params, model, TOKENS, lstm_lm.lstm_carry(model, 1))[0])()[:, -1]
-    subject = explaining_writers.of_writer("some", models.Trained(params, model, Letters()))
+    subject = writers.of_writer("some", models.Trained(params, model, Letters()))
     asked = Asked()
     text = Text(TOKENS[0], [chr(97 + i) for i in TOKENS[0]], np.ones(T, bool))
     (shown,) = subject.views["occlusion"](text, asked)

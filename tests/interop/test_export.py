@@ -17,7 +17,7 @@ from lmjax.errors import UserError
 from lmjax.interop import export
 from lmjax.interop.export import Input, Program
 from lmjax.models import bert, bilstm, cnn, gan, gpt, lstm_lm, reader, rnnsearch, seq2seq, tagger, vit
-from lmjax.run import exporting
+from lmjax.run.tasks import exporting
 
 V = 48
 SIZES = {"batch": 3, "length": 11, "source_length": 7, "pieces": 13, "spellings": 5, "question_length": 6}

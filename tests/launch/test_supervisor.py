@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from lmjax.errors import UserError
-from lmjax.run import flags, ranks, supervisor
+from lmjax.run import flags
+from lmjax.run.processes import ranks, supervisor
 
 # Steps that a file counts, as a checkpoint would: the ranks of all starts together make --steps of them, each waiting
 # for the others as in a collective. What disturbs them happens once, in the rank and at the step that are given.

@@ -24,7 +24,8 @@ import pytest
 pytest.importorskip("optuna", reason="the sweep extra is not installed")
 
 from lmjax.errors import UserError
-from lmjax.run import flags, scripts, sweep_space, sweep_study, sweep_worker, sweeping
+from lmjax.run import flags, scripts
+from lmjax.run.sweeps import spaces, studies, sweeping, workers
 
 # A worker's own process has no JAX; this one, which starts trials in its place, has it from other tests.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -46,8 +47,8 @@ def call(folder, *words, script=STUB, timeout=120):
 
 
 def trials_of(workdir, url=""):
-    with contextlib.closing(sweep_study.join(Path(workdir), url)) as place:
-        return sweep_study.load(place).get_trials()
+    with contextlib.closing(studies.join(Path(workdir), url)) as place:
+        return studies.load(place).get_trials()
 
 
 def states(trials):
@@ -242,9 +243,9 @@ def test_a_space_is_read_by_the_types_of_the_settings():
     space = "lr=1e-4..1e-2:log x model.dropout=0..1:step=0.25 x model.layers=2..8 x model.bias=true,no x preset=gpt2,"
     space += "gpt3_xl"
     with pytest.raises(UserError, match=r"model.dropout=1: expected a finite number from 0 to 0.99"):
-        sweep_space.parse(space, Config, presets)
+        spaces.parse(space, Config, presets)
     space = space.replace("0..1:", "0..0.75:")
-    rate, dropout, layers, bias, preset = terms = sweep_space.parse(space, Config, presets)
+    rate, dropout, layers, bias, preset = terms = spaces.parse(space, Config, presets)
     assert (rate.low, rate.high, rate.log, rate.type) == (1e-4, 1e-2, True, float)
     assert dropout.grid() == [0.0, 0.25, 0.5, 0.75]
     assert layers.grid() == [2, 3, 4, 5, 6, 7, 8]
@@ -260,7 +261,7 @@ def test_a_space_is_read_by_the_types_of_the_settings():
         False,
     ]
     assert [dropout.holds(0.3), layers.holds(4.0), layers.holds(9)] == [False, False, False]
-    points = sweep_space.grid(terms[1:], 0)
+    points = spaces.grid(terms[1:], 0)
     assert len({tuple(point.values()) for point in points}) == len(points) == 4 * 7 * 2 * 2
 
 
@@ -268,7 +269,7 @@ def test_a_space_is_read_by_the_types_of_the_settings():
 
 
 def plan_of(**changes):
-    plan = sweep_study.Plan(
+    plan = studies.Plan(
         script=str(STUB), flags=(), space="x=-1..1 x layers=2,4", trials=3, sampler="tpe", pruner="none", metric="",
         direction="minimize", objective="mean", seed=0, default_first=False, give_up=0,
     )  # fmt: skip
@@ -278,31 +279,31 @@ def plan_of(**changes):
 def begun(folder, url="", defaults=None, **changes):
     folder.mkdir(exist_ok=True)
     plan = plan_of(**changes)
-    terms = sweep_space.parse(plan.space, scripts.load(plan.script).Config, {})
+    terms = spaces.parse(plan.space, scripts.load(plan.script).Config, {})
     (folder / "config.json").write_text(json.dumps({"experiment": "sweep", "config": dataclasses.asdict(plan)}))
-    return sweep_study.begin(folder, plan, terms, url, defaults or {})
+    return studies.begin(folder, plan, terms, url, defaults or {})
 
 
 def put_back(place):
     """A trial whose holder is gone, and one whose holder is not."""
-    first, second = sweep_study.take(place), sweep_study.take(place)
+    first, second = studies.take(place), studies.take(place)
     assert (first.trial.number, second.trial.number) == (0, 1)
-    assert sweep_study.reap(place) == []
+    assert studies.reap(place) == []
     params = first.trial.params
     first.lock.close()  # as its process ends
-    assert sweep_study.reap(place) == [0]
-    again = sweep_study.take(place)
+    assert studies.reap(place) == [0]
+    again = studies.take(place)
     assert (again.trial.number, again.trial.params, again.trial.user_attrs["starts"]) == (0, params, 2)
     again.study.tell(again.trial, 0.5)
     again.lock.close()
-    third = sweep_study.take(place)
+    third = studies.take(place)
     assert third.trial.number == 2
-    assert sweep_study.take(place) == sweep_study.WAIT
+    assert studies.take(place) == studies.WAIT
     for taken in (second, third):
         taken.study.tell(taken.trial, 0.25)
         taken.lock.close()
-    assert sweep_study.take(place) is None
-    assert states(sweep_study.load(place).get_trials()) == ["COMPLETE"] * 3
+    assert studies.take(place) is None
+    assert states(studies.load(place).get_trials()) == ["COMPLETE"] * 3
 
 
 def test_a_dead_worker_s_trial_goes_back_in_the_queue(tmp_path):
@@ -311,31 +312,31 @@ def test_a_dead_worker_s_trial_goes_back_in_the_queue(tmp_path):
 
 def test_a_trial_that_ended_as_it_was_looked_at_stays_ended(tmp_path, monkeypatch):
     place = begun(tmp_path / "sweep")
-    taken, hold = sweep_study.take(place), sweep_study.hold
+    taken, hold = studies.take(place), studies.hold
 
     def ends(path):
         taken.study.tell(taken.trial, 1.0)
         taken.lock.close()
         return hold(path)
 
-    monkeypatch.setattr(sweep_study, "hold", ends)
-    assert sweep_study.reap(place) == []
-    assert states(sweep_study.load(place).get_trials()) == ["COMPLETE"]
+    monkeypatch.setattr(studies, "hold", ends)
+    assert studies.reap(place) == []
+    assert states(studies.load(place).get_trials()) == ["COMPLETE"]
 
 
 def test_half_a_line_of_a_killed_writer_spoils_nothing(tmp_path):
     place = begun(tmp_path / "sweep")
     with open(tmp_path / "sweep/journal.jsonl", "ab") as journal:
         journal.write(b'{"op_code":4,"worker_')
-    taken = sweep_study.take(place)
+    taken = studies.take(place)
     assert taken.trial.number == 0
-    assert sweep_study.load(sweep_study.join(tmp_path / "sweep", "")).get_trials()[0].params == taken.trial.params
+    assert studies.load(studies.join(tmp_path / "sweep", "")).get_trials()[0].params == taken.trial.params
     taken.lock.close()
 
 
 def test_the_journal_s_lock_goes_with_its_holder(tmp_path):
     (tmp_path / "journal").write_text("")
-    holder = "import time; from pathlib import Path; from lmjax.run.sweep_study import JournalLock\n"
+    holder = "import time; from pathlib import Path; from lmjax.run.sweeps.studies import JournalLock\n"
     holder += f"lock = JournalLock(Path({str(tmp_path / 'journal')!r})); lock.acquire(); print('held', flush=True)\n"
     holder += "time.sleep(20)"
     with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as process:
@@ -344,7 +345,7 @@ def test_the_journal_s_lock_goes_with_its_holder(tmp_path):
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         process.kill()
         began = time.monotonic()
-        lock = sweep_study.JournalLock(tmp_path / "journal")
+        lock = studies.JournalLock(tmp_path / "journal")
         lock.acquire()
         lock.release()
     assert time.monotonic() - began < 2
@@ -354,7 +355,7 @@ def test_the_draws_of_a_seed_are_the_same_again(tmp_path):
     def draws(name, seed):
         place, found = begun(tmp_path / name, seed=seed, trials=6), []
         for _ in range(6):
-            taken = sweep_study.take(place)
+            taken = studies.take(place)
             taken.study.tell(taken.trial, taken.trial.params["x"] ** 2)
             taken.lock.close()
             found.append(tuple(taken.trial.params.values()))
@@ -372,21 +373,21 @@ def test_every_sampler_gives_values_of_the_space(tmp_path, sampler):
     place = begun(tmp_path / "sweep", sampler=sampler, space="x=-1..1:step=1 x layers=2,4", trials=6)
     found = []
     for _ in range(6):
-        taken = sweep_study.take(place)
+        taken = studies.take(place)
         taken.study.tell(taken.trial, taken.trial.params["x"])
         taken.lock.close()
         found.append((taken.trial.params["x"], taken.trial.params["layers"]))
     assert {x for x, _ in found} <= {-1.0, 0.0, 1.0}
     if sampler == "grid":
         assert sorted(found) == [(x, layers) for x in (-1.0, 0.0, 1.0) for layers in (2, 4)]
-    assert sweep_study.take(place) is None
+    assert studies.take(place) is None
 
 
 def run_one(place):
-    taken = sweep_study.take(place)
+    taken = studies.take(place)
     with taken.lock:
-        sweep_worker.run(place, taken, stop=[])
-    return sweep_study.load(place).get_trials(deepcopy=False)[taken.trial.number]
+        workers.run(place, taken, stop=[])
+    return studies.load(place).get_trials(deepcopy=False)[taken.trial.number]
 
 
 @pytest.mark.parametrize(
@@ -416,20 +417,20 @@ def test_what_a_trial_counts_for(tmp_path, changes, value):
 
 def test_a_pruned_trial_saves_and_a_finished_one_is_not_run_again(tmp_path, monkeypatch):
     place = begun(tmp_path / "sweep", flags=("--pause=0.05", "--steps=200"))
-    pruned = sweep_study.take(place)
+    pruned = studies.take(place)
     monkeypatch.setattr(pruned.trial, "should_prune", lambda: True)
     with pruned.lock:
-        sweep_worker.run(place, pruned, stop=[])
-    ended = sweep_study.load(place).get_trials(deepcopy=False)[0]
+        workers.run(place, pruned, stop=[])
+    ended = studies.load(place).get_trials(deepcopy=False)[0]
     assert ended.state.name == "PRUNED"
     assert 0 < int((pruned.folder / "state").read_text()) < 200
     assert ended.intermediate_values[0] == pytest.approx((float(starts(place.folder, 0)[0][3]) - 0.3) ** 2 + 199 / 200)
 
-    taken = sweep_study.take(place)  # its worker dies between the experiment's end and telling of it
+    taken = studies.take(place)  # its worker dies between the experiment's end and telling of it
     (taken.folder / "result.json").write_text("{}")
     (taken.folder / "metrics.jsonl").write_text('{"step": 1, "kind": "valid", "loss": 0.125}\n')
     taken.lock.close()
-    assert sweep_study.reap(place) == [1]
+    assert studies.reap(place) == [1]
     assert run_one(place).value == 0.125
     assert starts(place.folder, 1) == []
 
@@ -438,18 +439,18 @@ def test_trials_that_all_fail_alike_end_the_sweep(tmp_path):
     place = begun(tmp_path / "sweep", flags=("--kind=bad",), give_up=2, trials=9)
     run_one(place)
     run_one(place)
-    assert sweep_study.take(place) is None
-    sweep_study.begin(place.folder, place.plan, place.terms, "", {})  # started again
+    assert studies.take(place) is None
+    studies.begin(place.folder, place.plan, place.terms, "", {})  # started again
     run_one(place)
-    taken = sweep_study.take(place)
+    taken = studies.take(place)
     assert taken.trial.number == 3
     taken.lock.close()
 
 
 def test_a_password_is_not_shown():
-    assert sweep_study.public("postgresql://me:s3cret@host:5432/db") == "postgresql://me@host:5432/db"
-    assert "s3cret" not in sweep_study.public("postgresql://host/db?user=me&password=s3cret")
-    assert sweep_study.public("") == ""
+    assert studies.public("postgresql://me:s3cret@host:5432/db") == "postgresql://me@host:5432/db"
+    assert "s3cret" not in studies.public("postgresql://host/db?user=me&password=s3cret")
+    assert studies.public("") == ""
 
 
 def test_cores_are_shared_out(monkeypatch):
@@ -549,7 +550,7 @@ def test_a_database_serves_as_the_journal_does(tmp_path, database):
     with contextlib.closing(begun(tmp_path / "sweep", url)) as place:
         put_back(place)
     with pytest.raises(UserError, match="holds a sweep with --storage=postgresql://tester@/one"):
-        sweep_study.join(tmp_path / "sweep", "")
+        studies.join(tmp_path / "sweep", "")
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
     assert kept == []
     with pytest.raises(UserError, match=r"cannot be used: .*nowhere") as refused:

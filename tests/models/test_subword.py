@@ -11,7 +11,7 @@ import pytest
 from lmjax import config, param
 from lmjax.data.batches import stretches
 from lmjax.models import subword, word2vec
-from lmjax.run.vectors import subword_objective
+from lmjax.run.tasks.vectors import subword_objective
 from lmjax.train import parallel
 from lmjax.train.sparse import make_sparse_step
 from lmjax.train.state import State

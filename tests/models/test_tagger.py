@@ -13,7 +13,7 @@ from lmjax.data.tagged import Sentence
 from lmjax.errors import UserError
 from lmjax.models import bert, crf, tagger
 from lmjax.nn.recurrent import lstm_layer
-from lmjax.run import tagging
+from lmjax.run.tasks import tagging
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step

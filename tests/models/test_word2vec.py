@@ -10,7 +10,7 @@ import pytest
 from lmjax import config, param
 from lmjax.data.batches import stretches
 from lmjax.models import word2vec
-from lmjax.run.vectors import word2vec_objective
+from lmjax.run.tasks.vectors import word2vec_objective
 from lmjax.train import parallel
 from lmjax.train.sparse import make_sparse_step
 from lmjax.train.state import State

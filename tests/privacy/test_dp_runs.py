@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lmjax.errors import UserError
-from lmjax.run import flags, private, scripts
+from lmjax.run import flags, scripts
 from lmjax.run.options import Training
+from lmjax.run.tasks import private
 from lmjax.run.training import Outcome, Session
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,10 @@ from lmjax import config, param
 from lmjax.data import reading, squad
 from lmjax.data.squad import Example
 from lmjax.models import reader
-from lmjax.run import answering, flags, retrieval
-from lmjax.run.retrieval import Passage
+from lmjax.run import flags
 from lmjax.run.settings import to_json
+from lmjax.run.tasks import answering, retrieval
+from lmjax.run.tasks.retrieval import Passage
 from lmjax.train.checkpoint import Checkpoints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))

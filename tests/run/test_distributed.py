@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from lmjax.run import distributed
+from lmjax.run.processes import distributed
 
 
 def test_a_pulse_tells_where_the_program_is(monkeypatch):
@@ -68,7 +68,7 @@ def test_a_copy_of_a_workdir_has_all_but_what_the_first_process_alone_writes(tmp
 
 PROGRAM = """
 import os, subprocess, sys
-from lmjax.run import distributed
+from lmjax.run.processes import distributed
 
 distributed.join()
 print("said by Python", flush=True)

@@ -16,11 +16,12 @@ from xla_flags import QUICK
 from lmjax import config, param
 from lmjax.errors import UserError
 from lmjax.models import bert, gpt, lstm_lm
-from lmjax.run import collectives, flags, plan_page, planning
-from lmjax.run.chips import CHIPS, Chip
-from lmjax.run.collectives import Collective
+from lmjax.run import flags
 from lmjax.run.learner import Twin
 from lmjax.run.options import Run, Training
+from lmjax.run.plans import collectives, pages, planning
+from lmjax.run.plans.chips import CHIPS, Chip
+from lmjax.run.plans.collectives import Collective
 from lmjax.run.training import Planned, fit, session
 from lmjax.train import optim, parallel
 from lmjax.train.state import new_state
@@ -307,13 +308,13 @@ def command():
 
 
 def test_page_json_and_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan_page, "trains", lambda script: type("Module", (), {"Config": Run}))
-    monkeypatch.setattr(plan_page, "twin_of", lambda *_: matrix_twin())
+    monkeypatch.setattr(pages, "trains", lambda script: type("Module", (), {"Config": Run}))
+    monkeypatch.setattr(pages, "twin_of", lambda *_: matrix_twin())
     monkeypatch.setenv("XLA_FLAGS", "")
     Config = command()["Config"]
     for rest in ([], ["--strategy=mesh"]):
         settings = Config(devices=(1, 2, 3, 8), exact=8, json=str(tmp_path / "plan.json"))
-        plan_page.run(settings, "x.py", rest)
+        pages.run(settings, "x.py", rest)
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == f"512 parameters, batches of 8 rows, {'mesh' if rest else 'pmap'}; h100: 80 GB"
         assert [line.split()[0] for line in lines[2:6]] == ["1", "2", "3", "8"]
@@ -325,7 +326,7 @@ def test_page_json_and_picture(tmp_path, monkeypatch, capsys):
         assert row["memory_bytes"] == row["state_bytes"] + row["scratch_bytes"]
         assert rest or abs(row["missed"]["memory"]) < 0.05
     pytest.importorskip("matplotlib", reason="the plot extra")
-    plan_page.draw(record, tmp_path / "plan.png")
+    pages.draw(record, tmp_path / "plan.png")
     assert (tmp_path / "plan.png").read_bytes()[1:4] == b"PNG"
 
 
@@ -359,9 +360,9 @@ def test_one_line_for_what_a_user_gets_wrong(words, says, monkeypatch, capsys):
 
 def test_devices_of_a_mesh():
     Config, theirs = command()["Config"], Run(strategy="mesh", mesh=(4, 2))
-    assert plan_page.asked(Config(), theirs) == (True, 2, [8])
-    assert plan_page.asked(Config(devices=(16, 2)), theirs) == (True, 2, [2, 16])
-    assert plan_page.asked(Config(), Run()) == (False, 1, [1, 2, 4, 8])
+    assert pages.asked(Config(), theirs) == (True, 2, [8])
+    assert pages.asked(Config(devices=(16, 2)), theirs) == (True, 2, [2, 16])
+    assert pages.asked(Config(), Run()) == (False, 1, [1, 2, 4, 8])
 
 
 def test_every_chip_has_a_source_and_numbers_that_can_be():

@@ -1,8 +1,8 @@
 """Kept records: of one form, their arithmetic right, their figures in their logs; and an edit of any is seen.
 
-pinned_records.txt has the digests (record_check.digest) of the records that were made before a run wrote its figures
+pinned_records.txt has the digests (checks.digest) of the records that were made before a run wrote its figures
 into its log: what no log line repeats is held by them. A record made since needs none; one whose run had
-begun before is added by launch/run.sh -m lmjax.run.record_check --digests.
+begun before is added by launch/run.sh -m lmjax.run.reports.checks --digests.
 """
 
 import copy
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lmjax.run import record, record_check, rows
+from lmjax.run import record
 from lmjax.run.log import Log
+from lmjax.run.reports import checks, rows
 from lmjax.run.workdir import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,10 +29,10 @@ def name(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=name)
 def test_a_kept_record_holds(folder):
-    assert record_check.complaints(folder) == []
+    assert checks.complaints(folder) == []
     result = json.loads((folder / "result.json").read_text())
-    if not any(map(record_check.ended, record_check.logs(folder, result))):
-        assert record_check.digest(result) == PINNED.get(name(folder)), "edited, or kept without its log"
+    if not any(map(checks.ended, checks.logs(folder, result))):
+        assert checks.digest(result) == PINNED.get(name(folder)), "edited, or kept without its log"
 
 
 def test_no_pinned_record_is_lost():
@@ -67,7 +68,7 @@ def kept(tmp_path, monkeypatch):
 
 
 def test_a_record_of_merged_seeds_holds(kept):
-    assert record_check.complaints(kept) == []
+    assert checks.complaints(kept) == []
 
 
 EDITS = {
@@ -105,23 +106,23 @@ def test_an_edit_is_caught(kept, expected):
     edited = copy.deepcopy(result)
     EDITS[expected](edited)
     (kept / "result.json").write_text(json.dumps(edited))
-    found = record_check.complaints(kept)
+    found = checks.complaints(kept)
     assert any(expected in line for line in found), found
 
 
 def test_damaged_records_are_told(kept):
     (kept / "result.json").write_text('{"experiment": NaN}')
-    assert "cannot be read as JSON" in record_check.complaints(kept)[0]
+    assert "cannot be read as JSON" in checks.complaints(kept)[0]
     (kept / "result.json").write_text("[]")
-    assert record_check.complaints(kept) == ["result.json holds no object"]
+    assert checks.complaints(kept) == ["result.json holds no object"]
 
 
 def test_a_digest_tells_an_edit():
     result = json.loads((FOLDERS[0] / "result.json").read_text())
     edited = copy.deepcopy(result)
     next(iter(edited["metrics"].values()))["mean"] += 1e-3
-    assert record_check.digest(edited) != record_check.digest(result)
-    assert record_check.digest(result | {"notes": "more"}) == record_check.digest(result)
+    assert checks.digest(edited) != checks.digest(result)
+    assert checks.digest(result | {"notes": "more"}) == checks.digest(result)
 
 
 def test_a_run_that_is_asked_again_says_its_figures_once(tmp_path):

@@ -11,7 +11,7 @@ from lmjax import param
 from lmjax.config import Generator, MemoryGenerator, TextDiscriminator, ViewsDiscriminator
 from lmjax.models import relgan, seqgan
 from lmjax.models.text_discriminator import discriminator_loss, discriminator_params, truth
-from lmjax.run import sequences, writing
+from lmjax.run.tasks import sequences, writing
 from lmjax.train import parallel
 from lmjax.train.lanes import Lane, draws, lane, over_lanes, stack, start_lanes
 from lmjax.train.state import new_state

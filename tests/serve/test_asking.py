@@ -12,7 +12,8 @@ from lmjax import config, param
 from lmjax.data import tokenizers
 from lmjax.errors import UserError
 from lmjax.models import bert, cnn
-from lmjax.run import classifying, models, predicting
+from lmjax.run import models
+from lmjax.run.tasks import classifying, predicting
 from lmjax.serve.gather import Gather
 from lmjax.serve.limits import Refusal
 

@@ -13,7 +13,7 @@ from lmjax import config, param
 from lmjax.data import tag_rows
 from lmjax.data.tagged import Sentence
 from lmjax.models import bert, bilstm, cnn, crf, gpt, lstm_lm, reader, rnnsearch, seq2seq, tagger, vit
-from lmjax.run import collectives
+from lmjax.run.plans import collectives
 from lmjax.train import lanes, optim, parallel
 from lmjax.train.state import new_state
 from lmjax.train.step import make_step

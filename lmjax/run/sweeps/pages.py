@@ -4,13 +4,14 @@ import base64
 import csv
 import html
 import io
+import shlex
 from pathlib import Path
 
-from lmjax.run import sweep_pictures
 from lmjax.run.log import read
 from lmjax.run.settings import text
-from lmjax.run.sweep_study import folder_of
-from lmjax.run.sweep_worker import value_of
+from lmjax.run.sweeps import charts
+from lmjax.run.sweeps.studies import folder_of
+from lmjax.run.sweeps.workers import value_of
 from lmjax.run.workdir import write as write_json
 
 STYLE = """
@@ -45,10 +46,16 @@ def metric_of(plan) -> str:
     return f"validation {(plan.metric or 'loss').removeprefix('validation_')}{lanes}"
 
 
+def command(place, trial) -> str:
+    """The command line that runs a trial's settings again."""
+    plan = place.plan
+    script = plan.script if not Path(plan.script).is_absolute() else Path(plan.script).name
+    swept = [term.flag(trial.params[term.name]) for term in place.terms]
+    return shlex.join(["launch/run.sh", str(script), *plan.flags, *swept])
+
+
 def write(place, study, trials) -> list[Path]:
     """Writes trials.csv, best.json, the pictures and sweep.html to the sweep's workdir; the paths."""
-    from lmjax.run.sweeping import command
-
     folder, plan, done = place.folder, place.plan, complete(trials)
     best, kept = None, []
     if done:
@@ -59,7 +66,7 @@ def write(place, study, trials) -> list[Path]:
         })  # fmt: skip
         kept.append(folder / "best.json")
     (folder / "trials.csv").write_text(table(place, trials), encoding="utf-8")
-    pictures = sweep_pictures.draw(place, study, trials, best, curves(place, trials), metric_of(plan))
+    pictures = charts.draw(place, study, trials, best, curves(place, trials), metric_of(plan))
     page = _page(place, trials, best, pictures, command(place, best) if best else "")
     (folder / "sweep.html").write_text(page, encoding="utf-8")
     return [*kept, folder / "trials.csv", *pictures.values(), folder / "sweep.html"]
@@ -88,7 +95,7 @@ def table(place, trials) -> str:
     return out.getvalue()
 
 
-def _page(place, trials, best, pictures, command) -> str:
+def _page(place, trials, best, pictures, again) -> str:
     plan, count = place.plan, {}
     for trial in trials:
         count[trial.state.name.lower()] = count.get(trial.state.name.lower(), 0) + 1
@@ -100,7 +107,7 @@ def _page(place, trials, best, pictures, command) -> str:
     if best:
         parts.append(f"<p>Best: {html.escape(metric_of(plan))} <b>{best.value:.6g}</b>, trial {best.number}"
                      f"{_beside(trials)}. Validation chose it, so it flatters.</p>")  # fmt: skip
-        parts.append(f"<pre>{html.escape(command)}</pre>")
+        parts.append(f"<pre>{html.escape(again)}</pre>")
     for name, path in pictures.items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(f"<h2>{name.capitalize()}</h2><p>{CAPTIONS[name]}</p>"

@@ -7,8 +7,8 @@ import tempfile
 
 from lmjax.errors import UserError
 from lmjax.run import flags, scripts
-from lmjax.run.chips import CHIPS
 from lmjax.run.output import written
+from lmjax.run.plans.chips import CHIPS
 
 
 def run(config, script: str, rest: list[str]):
@@ -21,7 +21,7 @@ def run(config, script: str, rest: list[str]):
         os.environ.get("XLA_FLAGS", "")
         + f" --xla_force_host_platform_device_count={most} --xla_backend_optimization_level=0"
     )
-    from lmjax.run import planning
+    from lmjax.run.plans import planning
 
     twin = twin_of(experiment, theirs)
     plan = planning.plan(twin, counts, split=split, model=model, grow=config.grow)
@@ -87,7 +87,7 @@ def check(planning, twin, plan, split, config) -> dict:
 
 def page(config, plan, split: bool, checks: dict):
     """On the terminal: a line for each number of devices, then what they say to each other."""
-    from lmjax.run.planning import Estimate, timed
+    from lmjax.run.plans.planning import Estimate, timed
 
     chip = CHIPS[config.chip]
     tokens = plan.tokens / plan.rows
@@ -128,7 +128,7 @@ def page(config, plan, split: bool, checks: dict):
 
 
 def as_json(config, plan, split: bool, checks: dict, command: list[str]) -> dict:
-    from lmjax.run.planning import Estimate, timed
+    from lmjax.run.plans.planning import Estimate, timed
 
     chip, rows = CHIPS[config.chip], []
     for one in plan.estimates:

@@ -13,7 +13,8 @@ from lmjax.data import files
 from lmjax.data.reading import words_of
 from lmjax.data.text import SUFFIXES, decode
 from lmjax.errors import UserError
-from lmjax.run import answering, models
+from lmjax.run import models
+from lmjax.run.tasks import answering
 
 _END = re.compile("[.!?]+(?=\\s)|[\u3002\uff01\uff1f]")  # the last are Chinese
 MORE = 8  # stretches to look at for each answer: most of the likeliest overlap

@@ -23,9 +23,10 @@ import numpy as np
 
 from lmjax import param
 from lmjax.errors import UserError
-from lmjax.run import collectives, preflight
-from lmjax.run.chips import Chip
+from lmjax.run import preflight
 from lmjax.run.learner import Twin
+from lmjax.run.plans import collectives
+from lmjax.run.plans.chips import Chip
 from lmjax.train import parallel
 
 MOST = 8  # devices along the data axis that are compiled for

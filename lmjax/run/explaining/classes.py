@@ -12,9 +12,8 @@ from lmjax.errors import UserError
 from lmjax.explain import neighbours, uncertainty
 from lmjax.models import bert, bilstm, bow, cnn
 from lmjax.nn.linear import embedding
-from lmjax.run import classifying
-from lmjax.run.explaining import Absent, Subject
-from lmjax.run.explaining_text import (
+from lmjax.run.explaining.subject import Absent, Subject
+from lmjax.run.explaining.texts import (
     ATTRIBUTIONS,
     Model,
     NoWord,
@@ -32,7 +31,8 @@ from lmjax.run.explaining_text import (
     rolled,
     row,
 )
-from lmjax.run.views import Bars, Table
+from lmjax.run.explaining.views import Bars, Table
+from lmjax.run.tasks import classifying
 
 POOLED = {"cnn": cnn.pooled, "lstm": bilstm.pooled, "bert": bert.pooled}
 

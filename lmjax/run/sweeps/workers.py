@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run import sweep_study
 from lmjax.run.log import read
+from lmjax.run.sweeps import studies
 
 POLL = 0.2  # seconds
 QUEUE = 1.0  # seconds between looks for a trial that may come back
@@ -44,10 +44,10 @@ class Stop:
 def work(place, stop) -> None:
     """Trials until there is none left, or `stop`."""
     while not stop:
-        taken = sweep_study.take(place)
+        taken = studies.take(place)
         if taken is None:
             return
-        if taken == sweep_study.WAIT:
+        if taken == studies.WAIT:
             time.sleep(QUEUE)
             continue
         with taken.lock:
@@ -85,7 +85,7 @@ def run(place, taken, stop) -> None:
     trial.set_user_attr("status", status)
     study.tell(trial, state=TrialState.FAIL)
     if plan.give_up:
-        sweep_study.give_up(place, study, line)
+        studies.give_up(place, study, line)
 
 
 def attend(place, taken, log, stop) -> tuple[int, bool]:
@@ -119,7 +119,7 @@ def start(place, taken):
     so no orphan ever trains beside its own retry."""
     plan, mine = place.plan, os.getpid()
     swept = [term.flag(taken.trial.params[term.name]) for term in place.terms]
-    command = [sys.executable, sweep_study.script_of(plan), *plan.flags, *swept, f"--workdir={taken.folder}"]
+    command = [sys.executable, studies.script_of(plan), *plan.flags, *swept, f"--workdir={taken.folder}"]
 
     def die_with_parent():
         if LIBC is not None:
@@ -214,7 +214,7 @@ def main():
     if job["cores"]:
         os.sched_setaffinity(0, job["cores"])
     try:
-        with contextlib.closing(sweep_study.join(Path(job["workdir"]), job["storage"])) as place:
+        with contextlib.closing(studies.join(Path(job["workdir"]), job["storage"])) as place:
             work(place, stop)
     except UserError as error:
         print(error, file=sys.stderr)

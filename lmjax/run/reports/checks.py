@@ -4,8 +4,8 @@
 supported by the "result" lines of metrics.jsonl, which `record.save` wrote as the run ended. Records from before there
 were such lines are told apart by `digest`; of those only the figures of validation can be held against the log.
 
-    launch/run.sh -m lmjax.run.record_check             all kept records: what is wrong, status 2 if something is
-    launch/run.sh -m lmjax.run.record_check --digests   the digests of those whose log has no such lines
+    launch/run.sh -m lmjax.run.reports.checks             all kept records: what is wrong, status 2 if something is
+    launch/run.sh -m lmjax.run.reports.checks --digests   the digests of those whose log has no such lines
 """
 
 import hashlib

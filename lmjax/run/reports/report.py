@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lmjax.run import rows as tables
 from lmjax.run.record import Published
-from lmjax.run.rows import Kept, Row
+from lmjax.run.reports import rows as tables
+from lmjax.run.reports.rows import Kept, Row
 
 ORDER = ("reproduced", "short", "partial", "own", "not run")
 MEANING = {

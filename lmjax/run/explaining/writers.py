@@ -12,8 +12,8 @@ from lmjax.errors import UserError
 from lmjax.explain import attention, lens
 from lmjax.models import bert, gpt, lstm_lm
 from lmjax.run import models
-from lmjax.run.explaining import Absent, Subject, layers_of
-from lmjax.run.explaining_text import (
+from lmjax.run.explaining.subject import Absent, Subject, layers_of
+from lmjax.run.explaining.texts import (
     ATTRIBUTIONS,
     NoWord,
     Text,
@@ -27,7 +27,7 @@ from lmjax.run.explaining_text import (
     probed,
     rolled,
 )
-from lmjax.run.views import Grid, Table
+from lmjax.run.explaining.views import Grid, Table
 
 
 def of_writer(experiment: str, found: models.Trained) -> Subject:

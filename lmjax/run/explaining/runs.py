@@ -12,14 +12,16 @@
 and of published weights those of gpt_char or bert_pretrain.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lmjax import config
 from lmjax.errors import UserError
 from lmjax.interop import published
-from lmjax.run import classifying, models, tagging, translating
+from lmjax.run import models
+from lmjax.run.explaining import classes, images, pairs, writers
+from lmjax.run.explaining.subject import Absent, Subject
+from lmjax.run.tasks import classifying, tagging, translating
 from lmjax.run.workdir import stored
 
 VIEWS = ("gradient", "integrated", "occlusion", "dropout", "neighbours", "attention", "rollout", "alignment",
@@ -27,38 +29,24 @@ VIEWS = ("gradient", "integrated", "occlusion", "dropout", "neighbours", "attent
 FROM_DATA = ("neighbours", "probes")  # need the data that the run was trained on
 
 
-class Subject(NamedTuple):
-    """views: by name, view(item, asked) -> [views.View] of one input; whole: by name, view(asked) -> [View] of the
-    model as a whole. items(asked, lines) -> [(heading, item)]; lines: None where no --input is given."""
-
-    experiment: str
-    views: dict[str, Callable]
-    whole: dict[str, Callable]
-    items: Callable
-
-
 def open_subject(workdir: str, model: str = "") -> Subject:
     """Of a run's folder, or of published weights. UserError where it is none that can be explained."""
-    from lmjax.run import explaining_classes, explaining_images, explaining_pairs, explaining_writers
-
     if model:
         found = models.Trained(*published.load(model))
-        kinds = {config.GPT: explaining_writers.of_writer, config.BERT: explaining_writers.of_encoder}
+        kinds = {config.GPT: writers.of_writer, config.BERT: writers.of_encoder}
         if type(found.model) not in kinds or found.tokenizer is None:
             raise UserError(f"--model={model} is a {type(found.model).__name__} that reads no text: expected a GPT or "
                             "a BERT with its tokenizer")  # fmt: skip
         return kinds[type(found.model)](Path(model).name, found)
     run = stored(workdir)
     kinds = {
-        "classify": lambda: explaining_classes.of_classifier(classifying.load(workdir), run["config"], workdir),
-        "gpt_char": lambda: explaining_writers.of_writer("gpt_char", models.load(workdir)),
-        "lstm_ptb": lambda: explaining_writers.of_writer("lstm_ptb", models.load(workdir)),
-        "bert_pretrain": lambda: explaining_writers.of_encoder(
-            "bert_pretrain", models.load(workdir, "last", models.ENCODERS)
-        ),
-        "tag": lambda: explaining_pairs.of_tagger(tagging.load(workdir)),
-        "translate_multi30k": lambda: explaining_pairs.of_translator(translating.load(workdir)),
-        "vit": lambda: explaining_images.of_vit(workdir, run["config"]),
+        "classify": lambda: classes.of_classifier(classifying.load(workdir), run["config"], workdir),
+        "gpt_char": lambda: writers.of_writer("gpt_char", models.load(workdir)),
+        "lstm_ptb": lambda: writers.of_writer("lstm_ptb", models.load(workdir)),
+        "bert_pretrain": lambda: writers.of_encoder("bert_pretrain", models.load(workdir, "last", models.ENCODERS)),
+        "tag": lambda: pairs.of_tagger(tagging.load(workdir)),
+        "translate_multi30k": lambda: pairs.of_translator(translating.load(workdir)),
+        "vit": lambda: images.of_vit(workdir, run["config"]),
     }
     if run["experiment"] not in kinds:
         raise UserError(f"--workdir={workdir} is a run of {run['experiment']}: expected one of {', '.join(kinds)}")
@@ -71,30 +59,6 @@ def chosen(subject: Subject, asked) -> list[str]:
     if unknown := [name for name in asked.views if name not in there]:
         raise UserError(f"--views={','.join(unknown)}: a run of {subject.experiment} has {', '.join(there)}")
     return [name for name in there if name in asked.views or not asked.views]
-
-
-def layers_of(asked, count: int) -> list[int]:
-    """The layers whose attention is drawn. UserError for one that the model has not."""
-    if unknown := [n for n in asked.layers if n >= count]:
-        raise UserError(f"--layers={unknown[0]}: the model has layers 0 to {count - 1}")
-    return list(asked.layers) or list(range(count))
-
-
-def panels(layers, asked) -> dict[str, Any]:
-    """The panels of a Grid: of the layers that are asked for [H,T,S] the mean over heads, with --heads each head."""
-    found = {}
-    for n in layers_of(asked, len(layers)):
-        H = len(layers[n])
-        found[f"layer {n}" + (f", mean of {H} heads" if H > 1 else "")] = layers[n].mean(0)
-        if asked.heads and H > 1:
-            found |= {f"layer {n}, head {head}": layers[n][head] for head in range(H)}
-    return found
-
-
-class Absent(NamedTuple):
-    """A view that is not drawn, and why: said where the view was not asked for by name."""
-
-    why: str
 
 
 def drawn(subject: Subject, names, item, asked) -> tuple[list[Any], list[str]]:

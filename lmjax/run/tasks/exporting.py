@@ -22,7 +22,8 @@ from lmjax.errors import UserError
 from lmjax.interop.export import Input, Program
 from lmjax.interop.published import load as read_published
 from lmjax.models import bert, gpt, lstm_lm, rnnsearch, seq2seq, vit
-from lmjax.run import answering, classifying, models, tagging, translating
+from lmjax.run import models
+from lmjax.run.tasks import answering, classifying, tagging, translating
 from lmjax.run.weights import trained
 from lmjax.run.workdir import stored, stored_network
 

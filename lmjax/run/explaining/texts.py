@@ -14,8 +14,8 @@ from lmjax.errors import UserError
 from lmjax.explain import attention, attribution, probes
 from lmjax.models import bert
 from lmjax.nn.linear import embedding
-from lmjax.run.explaining import panels
-from lmjax.run.views import Grid, Table, Words
+from lmjax.run.explaining.subject import panels
+from lmjax.run.explaining.views import Grid, Table, Words
 
 MULTIPLE = 16  # of a row's length, so that a few programs serve all
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from lmjax.errors import Interrupted, UserError
-from lmjax.run import flags, record, scripts, sweep_page, sweep_space, sweep_study
+from lmjax.run import flags, record, scripts
 from lmjax.run.settings import flatten, to_json
-from lmjax.run.sweep_table import Table
-from lmjax.run.sweep_worker import GRACE, last_line
+from lmjax.run.sweeps import pages, spaces, studies
+from lmjax.run.sweeps.tables import Table
+from lmjax.run.sweeps.workers import GRACE, last_line
 from lmjax.run.workdir import fresh, workdir
 
 POLL = 0.25  # seconds between looks at the workers
@@ -33,9 +33,9 @@ def sweep(config, script: str, rest: list[str]):
     folder = config.workdir or fresh("sweep")
     with workdir(folder, "sweep", plan, may_change=("give_up",), may_grow=("trials",)) as folder:
         say(f"sweep in {folder}" + ("" if config.workdir else f" (--workdir={folder} goes on with it)"))
-        place = sweep_study.begin(folder.resolve(), plan, terms, config.storage, defaults)
+        place = studies.begin(folder.resolve(), plan, terms, config.storage, defaults)
         with contextlib.closing(place):
-            for number in sweep_study.reap(place):
+            for number in studies.reap(place):
                 say(f"trial {number} was left by a worker that is gone: back in the queue")
             supervise(place, config)
             finished(place)
@@ -48,7 +48,7 @@ def joined(config, script, rest):
         )
     if not config.workdir:
         raise UserError("--join needs --workdir: the folder of the sweep, which this machine shares")
-    place = sweep_study.join(Path(config.workdir).expanduser().resolve(), config.storage)
+    place = studies.join(Path(config.workdir).expanduser().resolve(), config.storage)
     say(f"joins the sweep in {place.folder}")
     with contextlib.closing(place):
         supervise(place, config)
@@ -60,21 +60,21 @@ def planned(config, script: str, rest: list[str]):
         raise UserError("no script is given: expected one such as experiments/gpt_char.py behind launch/sweep.py")
     experiment = scripts.load(script)
     Config, presets = experiment.Config, getattr(experiment, "PRESETS", {})
-    terms = sweep_space.parse(config.space, Config, presets)
+    terms = spaces.parse(config.space, Config, presets)
     own = flatten(to_json(flags.parse(Config, presets, argv=[script, *rest])))
     names = {word.lstrip("-").partition("=")[0] for word in rest if word.startswith("-")}
     for term in terms:
         if names & {term.name, "no" + term.name}:
             raise UserError(f"{term.name} is in --space and behind --: keep one")
-    for name in sweep_space.OURS[:2]:
+    for name in spaces.OURS[:2]:
         if name in names:
             raise UserError(f"--{name} behind --: the sweep sets it for each trial; leave it out")
     if "test" in config.metric.split("_"):
         raise UserError(f"--metric={config.metric}: a sweep never chooses by test data; name a validation figure")
-    sweep_study.check(config.storage)
+    studies.check(config.storage)
     trials = config.trials
     if config.sampler == "grid":
-        trials = min(trials, len(sweep_space.grid(terms, config.seed)))
+        trials = min(trials, len(spaces.grid(terms, config.seed)))
     if config.sampler == "cmaes":
         try:
             import cmaes  # noqa: F401
@@ -82,9 +82,9 @@ def planned(config, script: str, rest: list[str]):
             raise UserError("--sampler=cmaes needs cmaes: LMJAX_EXTRAS=sweep, or pip install 'lmjax[sweep]'") from None
     path = Path(script).resolve()
     mine = {
-        field.name: getattr(config, field.name) for field in fields(sweep_study.Plan) if hasattr(config, field.name)
+        field.name: getattr(config, field.name) for field in fields(studies.Plan) if hasattr(config, field.name)
     }
-    plan = sweep_study.Plan(**mine | {
+    plan = studies.Plan(**mine | {
         "script": str(path.relative_to(record.ROOT)) if path.is_relative_to(record.ROOT) else str(path),
         "flags": tuple(rest), "trials": trials, "direction": _direction(config),
     })  # fmt: skip
@@ -106,7 +106,7 @@ class Worker:
         self.number, self.log = number, place.folder / f"worker-{os.uname().nodename}-{number}.log"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lmjax.run.sweep_worker"],
+                [sys.executable, "-m", "lmjax.run.sweeps.workers"],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,  # ctrl-C is the launcher's alone
             )  # fmt: skip
         job = {"workdir": str(place.folder), "storage": url, "cores": cores, "launcher": os.getpid()}
@@ -139,7 +139,7 @@ def supervise(place, config):
             while workers:
                 if signals:
                     leave(workers, signals)
-                    sweep_study.reap(place)
+                    studies.reap(place)
                     raise Interrupted(
                         f"{signal.Signals(signals[0]).name}: the trials are saved; the same command goes on", signals[0]
                     )
@@ -154,7 +154,7 @@ def supervise(place, config):
                     how = signal.Signals(-status).name if status < 0 else last_line(worker.log) or f"status {status}"
                     if crashes > CRASHES or deaths > DEATHS:
                         raise UserError(f"workers end as soon as they begin, the last with: {how}; see {worker.log}")
-                    back = sweep_study.reap(place)
+                    back = studies.reap(place)
                     table.say(
                         f"worker {worker.number} ended ({how}): another takes its place"
                         + (f"; back in the queue: {', '.join(f'trial {n}' for n in back)}" if back else "")
@@ -163,14 +163,14 @@ def supervise(place, config):
                         time.sleep(min(5.0, 0.5 * crashes))
                     workers.append(Worker(place, config.storage, worker.number, worker.cores))
                 if time.monotonic() - shown > SHOW:
-                    trials = sweep_study.load(place).get_trials(deepcopy=False)
+                    trials = studies.load(place).get_trials(deepcopy=False)
                     table.show(trials)
                     before, ended = ended, sum(trial.state.is_finished() for trial in trials)
                     if ended > before:
                         deaths = crashes = 0
                     shown = time.monotonic()
                 time.sleep(POLL)
-            table.show(sweep_study.load(place).get_trials(deepcopy=False))
+            table.show(studies.load(place).get_trials(deepcopy=False))
     finally:
         leave(workers, [signal.SIGTERM, signal.SIGTERM])
         for s, handler in handlers.items():
@@ -192,30 +192,22 @@ def leave(workers, signals):
 
 def finished(place):
     """The pictures and tables, and what was best. UserError where the sweep gave up."""
-    study = sweep_study.load(place)
+    study = studies.load(place)
     trials = study.get_trials(deepcopy=False)
-    for path in sweep_page.write(place, study, trials):
+    for path in pages.write(place, study, trials):
         say(f"wrote {path}")
-    done = sweep_page.complete(trials)
+    done = pages.complete(trials)
     if stopped := study.user_attrs.get("stopped"):
         raise UserError(f"the sweep stopped: {place.plan.give_up} trials in a row ended with: {stopped}")
     if not done:
         raise UserError("no trial gave a validation figure; see the output.log in the folders under trials/")
-    best = sweep_page.best_of(done, place.plan)
-    say(f"best of {len(trials)} trials: {sweep_page.metric_of(place.plan)} {best.value:.6g} in trial {best.number}")
+    best = pages.best_of(done, place.plan)
+    say(f"best of {len(trials)} trials: {pages.metric_of(place.plan)} {best.value:.6g} in trial {best.number}")
     own = next((trial for trial in done if trial.user_attrs.get("default")), None)
     if own is not None:
         say(f"the experiment's own settings: {own.value:.6g} (trial {own.number})")
-    say("again: " + command(place, best))
+    say("again: " + pages.command(place, best))
     say("validation chose it: give it and the default other seeds before believing the difference")
-
-
-def command(place, trial) -> str:
-    """The command line that runs a trial's settings again."""
-    plan = place.plan
-    script = plan.script if not Path(plan.script).is_absolute() else Path(plan.script).name
-    swept = [term.flag(trial.params[term.name]) for term in place.terms]
-    return shlex.join(["launch/run.sh", str(script), *plan.flags, *swept])
 
 
 def say(line: str):

@@ -94,7 +94,7 @@ def _lstm(workdir, settings, data_dir, check) -> Subject:
 
 def _classifier(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data import rows
-    from lmjax.run import classifying
+    from lmjax.run.tasks import classifying
 
     found = classifying.load(workdir)
     folder = workdir if (workdir / classifying.FACTS).exists() else workdir / "run-0"
@@ -122,7 +122,7 @@ def _tagger(workdir, settings, data_dir, check) -> Subject:
     from lmjax.evaluate.tagging import accuracy, chunk_scores
     from lmjax.models import crf
     from lmjax.models.tagger import best_tags, links
-    from lmjax.run import tagging
+    from lmjax.run.tasks import tagging
 
     if settings["network"] == "hmm":
         raise UserError(f"--start={workdir} is an HMM, which is made of counts: expected a network")
@@ -153,7 +153,7 @@ def _translator(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data import batches, pairs
     from lmjax.evaluate.perplexity import compile_loss, mean_nll
     from lmjax.evaluate.translation import bleu
-    from lmjax.run import translating
+    from lmjax.run.tasks import translating
 
     found = translating.load(workdir)
     text = pairs.load_pairs(settings["data"], settings["source"], settings["target"], data_dir)
@@ -218,7 +218,7 @@ def _mnist(workdir, settings, data_dir, check) -> Subject:
 def _reader(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data import reading
     from lmjax.evaluate.spans import score
-    from lmjax.run import answering
+    from lmjax.run.tasks import answering
 
     found, module = answering.load(workdir, flag="--start"), _script("answer")
     asked = from_json(module.Config, settings | {"data_dir": data_dir or ""}, f"{workdir}/config.json")

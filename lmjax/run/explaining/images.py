@@ -10,8 +10,8 @@ from lmjax.data.images import evaluation, load_images, scaled
 from lmjax.errors import UserError
 from lmjax.explain import attention, attribution, neighbours, probes, uncertainty
 from lmjax.models import vit
-from lmjax.run.explaining import Absent, Subject, layers_of
-from lmjax.run.views import Bars, Picture, Table
+from lmjax.run.explaining.subject import Absent, Subject, layers_of
+from lmjax.run.explaining.views import Bars, Picture, Table
 from lmjax.run.weights import trained
 from lmjax.run.workdir import stored_network
 

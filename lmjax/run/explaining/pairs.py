@@ -11,9 +11,9 @@ from lmjax.data import pairs
 from lmjax.data.tag_rows import UNKNOWN
 from lmjax.errors import UserError
 from lmjax.models import crf, hmm, rnnsearch, seq2seq
-from lmjax.run import tagging, translating
-from lmjax.run.explaining import Subject, panels
-from lmjax.run.views import Grid, Words
+from lmjax.run.explaining.subject import Subject, panels
+from lmjax.run.explaining.views import Grid, Words
+from lmjax.run.tasks import tagging, translating
 
 
 def _items(read, asked, lines):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from lmjax import config
 from lmjax.errors import UserError
 from lmjax.interop import published
-from lmjax.run import answering, classifying, models, tagging, translating
+from lmjax.run import models
+from lmjax.run.tasks import answering, classifying, tagging, translating
 from lmjax.run.workdir import stored
 
 

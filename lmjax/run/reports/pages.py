@@ -8,9 +8,9 @@ import html
 import math
 from pathlib import Path
 
-from lmjax.run import report
 from lmjax.run.log import read
-from lmjax.run.report import Figure, Line
+from lmjax.run.reports import report
+from lmjax.run.reports.report import Figure, Line
 
 WIDTH, HEIGHT, POINTS = 320, 130, 120  # of a curve
 

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lmjax.errors import UserError
-from lmjax.run import scripts, sweep_space
+from lmjax.run import scripts
+from lmjax.run.record import ROOT
+from lmjax.run.sweeps import spaces
 from lmjax.run.workdir import stored, write
 
 DATABASES = ("postgresql://", "postgres://", "postgresql+psycopg://")
@@ -196,7 +198,7 @@ def begin(folder: Path, plan: Plan, terms, url: str, defaults: dict) -> Place:
         if (
             plan.sampler == "grid"
         ):  # Optuna's GridSampler gives a point to two workers, and ends in study.optimize alone
-            for point in sweep_space.grid(terms, plan.seed)[len(trials) : plan.trials]:
+            for point in spaces.grid(terms, plan.seed)[len(trials) : plan.trials]:
                 study.enqueue_trial(point)
         study.set_user_attr("since", len(trials))  # failures before this start are not counted again
         study.set_user_attr("stopped", "")
@@ -213,12 +215,12 @@ def join(folder: Path, url: str) -> Place:
     with alone(folder):
         storage = connect(folder, url)
     experiment = scripts.load(script_of(plan))
-    terms = sweep_space.parse(plan.space, experiment.Config, getattr(experiment, "PRESETS", {}))
+    terms = spaces.parse(plan.space, experiment.Config, getattr(experiment, "PRESETS", {}))
     return Place(folder, plan, terms, storage, name)
 
 
 def script_of(plan: Plan) -> str:
-    return str(Path(__file__).resolve().parents[2] / plan.script)
+    return str(ROOT / plan.script)
 
 
 def _name(folder: Path, url: str) -> str:

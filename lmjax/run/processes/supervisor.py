@@ -28,8 +28,9 @@ from dataclasses import dataclass
 
 from lmjax.config import setting
 from lmjax.errors import UserError
-from lmjax.run import distributed, flags
-from lmjax.run.ranks import FINAL, Failure, Rank, blame, state
+from lmjax.run import flags
+from lmjax.run.processes import distributed
+from lmjax.run.processes.ranks import FINAL, Failure, Rank, blame, state
 
 HELD = 0.7  # seconds for which a rank's errors wait to be shown: what follows from another's death is not news
 LOOK = 0.05  # seconds between looks

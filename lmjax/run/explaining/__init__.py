@@ -1,0 +1,1 @@
+"""The views of explain.py, for each kind of run."""

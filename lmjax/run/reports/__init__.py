@@ -1,0 +1,1 @@
+"""The tables that the records draw, and their checks."""

@@ -1,0 +1,1 @@
+"""A search of settings: its study, its workers, its page."""
