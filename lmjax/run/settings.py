@@ -167,7 +167,10 @@ def to_json(config) -> dict:
 
 
 def from_json(Config, data: dict, source: str = "config.json"):
-    """The Config whose `to_json` gave `data`. Strict: UserError names an unknown, missing or bad setting."""
+    """The Config whose `to_json` gave `data`, perhaps before there were all of its settings: those have their defaults.
+
+    UserError names an unknown or bad setting.
+    """
     known, values = leaves(Config), flatten(data, source)
     other = "it was written by another experiment or version"
     for name in values:
@@ -175,7 +178,8 @@ def from_json(Config, data: dict, source: str = "config.json"):
             raise UserError(f"{source}: unknown setting {name}{similar(name, list(known))}; {other}")
     for name, leaf in known.items():
         if name not in values:
-            raise UserError(f"{source}: setting {name} is missing; {other}")
+            values[name] = leaf.default
+            continue
         if isinstance(values[name], str) and (leaf.type is not str or leaf.many):  # "3" is no number in JSON
             raise UserError(f"{source}: {name}={values[name]!r}: expected {_expected(leaf)}, not a string")
         values[name] = value_of(leaf, values[name], f"{source}: ")

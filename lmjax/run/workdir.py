@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run.settings import flatten, from_json, text, to_json
+from lmjax.run.settings import flatten, from_json, leaves, text, to_json
 
 # Between two starts of one run: where it is and what it shows, never what is trained.
 MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "track", "profile", "dry_run", "quiet")
@@ -19,7 +19,8 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
     """Holds the folder of a run, made where it is missing: locked against other processes, with its config.json.
 
     Yields its Path. UserError where it cannot be had, or holds a run of another experiment or with other settings than
-    `config` (those named in `may_change` apart, and those in `may_grow` where they are numbers that grew).
+    `config` (those named in `may_change` apart, and those in `may_grow` where they are numbers that grew). A run that
+    began before there was a setting has its default.
     """
     folder = _folder(path)
     with open(folder / ".lock", "a", encoding="utf-8") as lock:
@@ -33,7 +34,7 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
             raise UserError(f"--workdir={path} holds a model made small by compress.py, no training: choose another")
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
-            _same(path, stored(folder), asked, may_change, may_grow)
+            _same(path, stored(folder), asked, defaults(type(config)), may_change, may_grow)
         write(folder / "config.json", asked)  # of the last start, where it may differ from the first
         yield folder
 
@@ -61,17 +62,24 @@ def _folder(path) -> Path:
     return folder
 
 
-def _same(path, was: dict, asked: dict, may_change, may_grow):
+def defaults(Config) -> dict:
+    """Every setting's default by its dotted name, as config.json would hold it."""
+    return {name: json.loads(json.dumps(leaf.default)) for name, leaf in leaves(Config).items()}
+
+
+def _same(path, was: dict, asked: dict, default: dict, may_change, may_grow):
     if was["experiment"] != asked["experiment"]:
         raise UserError(f"--workdir={path} is a run of {was['experiment']}: choose another for {asked['experiment']}")
-    old, new = flatten(was["config"]), flatten(asked["config"])
-    for name in {**old, **new}:
-        both = name in old and name in new
-        grown = both and name in may_grow and new[name] > old[name]
-        if name in may_change or grown or (both and new[name] == old[name]):
+    old, new = default | flatten(was["config"]), flatten(asked["config"])
+    for name, value in old.items():
+        if name in may_change:
             continue
-        a, b = (text(side[name]) if name in side else "no such setting" for side in (old, new))
-        raise UserError(f"--workdir={path} holds a run with {name}={a}, not {b}: set it so or choose another")
+        if name not in new:
+            raise UserError(f"--workdir={path} holds a run with {name}={text(value)}, which is no setting of this "
+                            "version: choose another")  # fmt: skip
+        if new[name] != value and not (name in may_grow and new[name] > value):
+            raise UserError(f"--workdir={path} holds a run with {name}={text(value)}, not {text(new[name])}: set it so "
+                            "or choose another")  # fmt: skip
 
 
 def stored(folder, flag="--workdir") -> dict:

@@ -62,13 +62,25 @@ def test_a_run_may_be_given_more_of_what_may_grow_and_no_less(tmp_path):
     assert "holds a run with model.vocab=4, not 3" in less
 
 
-def test_a_setting_that_came_later_is_named(tmp_path):
+def test_a_run_that_began_before_a_setting_has_its_default(tmp_path):
     with workdir(tmp_path / "a", "demo", Config()) as folder:
         pass
     old = stored(folder)
-    del old["config"]["data"]
+    del old["config"]["data"], old["config"]["model"]["dim"]
     write(folder / "config.json", old)
-    assert "data=no such setting, not ptb" in refused(folder)
+    assert "holds a run with data=ptb, not x" in refused(folder, config=Config(data="x"))
+    assert "holds a run with model.dim=128, not 256" in refused(folder, config=Config(model=GPT(dim=256)))
+    with workdir(folder, "demo", Config()):
+        assert stored(folder)["config"]["data"] == "ptb"
+
+
+def test_a_setting_that_is_no_more_is_named(tmp_path):
+    with workdir(tmp_path / "a", "demo", Config()) as folder:
+        pass
+    old = stored(folder)
+    old["config"]["gone"] = 3
+    write(folder / "config.json", old)
+    assert "holds a run with gone=3, which is no setting of this version" in refused(folder)
 
 
 @pytest.mark.parametrize(
