@@ -13,6 +13,11 @@ from lmjax.run.settings import flatten, from_json, leaves, text, to_json
 # Between two starts of one run: where it is and what it shows, never what is trained.
 MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "track", "profile", "dry_run", "quiet")
 
+# What a start writes before it trains. Where it ends with no more than that, it leaves nothing: what it began with was
+# refused, and the next start in the folder may come with other settings and data.
+BEGINNING = ("config.json", "tokenizer.json", "source.json", "target.json", "vocabulary.json", "network.json",
+             "classifier.json")  # fmt: skip
+
 
 @contextlib.contextmanager
 def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
@@ -20,7 +25,8 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
 
     Yields its Path. UserError where it cannot be had, or holds a run of another experiment or with other settings than
     `config` (those named in `may_change` apart, and those in `may_grow` where they are numbers that grew). A run that
-    began before there was a setting has its default.
+    began before there was a setting has its default. A start that ends by an exception before it wrote more than
+    BEGINNING to a folder of its own leaves it empty.
     """
     folder = _folder(path)
     with open(folder / ".lock", "a", encoding="utf-8") as lock:
@@ -35,8 +41,15 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
             _same(path, stored(folder), asked, defaults(type(config)), may_change, may_grow)
+        before = set(os.listdir(folder))
         write(folder / "config.json", asked)  # of the last start, where it may differ from the first
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if (new := set(os.listdir(folder)) - before) <= set(BEGINNING) and before == {".lock"}:
+                for name in new:
+                    (folder / name).unlink()
+            raise
 
 
 def fresh(experiment: str) -> Path:

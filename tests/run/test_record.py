@@ -74,6 +74,30 @@ def test_a_run_that_began_before_a_setting_has_its_default(tmp_path):
         assert stored(folder)["config"]["data"] == "ptb"
 
 
+def start(folder, config, *written):
+    """A start that writes files and is then refused."""
+    with pytest.raises(UserError, match="^no$"), workdir(folder, "demo", config):
+        for name in written:
+            (folder / name).write_text("x")
+        raise UserError("no")
+
+
+def test_a_start_that_was_refused_leaves_the_folder_to_other_settings(tmp_path):
+    start(tmp_path, Config(data="x"), "tokenizer.json")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    start(tmp_path, Config(data="y"), "tokenizer.json", "metrics.jsonl")  # it trained: nothing is lost
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "tokenizer.json", "metrics.jsonl"}
+    start(tmp_path, Config(data="y"))
+    assert (tmp_path / "tokenizer.json").exists()
+    assert "holds a run with data=y, not x" in refused(tmp_path, config=Config(data="x"))
+
+
+def test_a_file_of_the_users_own_is_never_taken_away(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    start(tmp_path, Config())
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "notes.txt"}
+
+
 def test_a_setting_that_is_no_more_is_named(tmp_path):
     with workdir(tmp_path / "a", "demo", Config()) as folder:
         pass
