@@ -43,7 +43,7 @@ class Config(Training):
 
 
 PRESETS = {}
-NEEDS = {"": {"packages": ("dp_accounting", "jax_privacy")}}
+NEEDS = {"": {"extra": "privacy"}}
 
 
 def main(config):

@@ -42,7 +42,7 @@ class Config(Training):
 
 
 PRESETS = {"sst2": {"help": "SST-2's 6,920 sentences: no published figure", "data": "sst2"}}
-_LIBRARY = {"packages": ("dp_accounting",)}
+_LIBRARY = {"extra": "privacy"}
 NEEDS = {"": _LIBRARY, "sst2": {"flags": {"seeds": 5}, **_LIBRARY}}
 
 

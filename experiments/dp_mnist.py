@@ -70,8 +70,8 @@ PUBLISHED = {
     "epsilon_8": {"test_accuracy": (97.0, _SOURCE)},
     "open": {"test_accuracy": (98.3, _SOURCE)},
 }
-NEEDS = {"": {"packages": ("dp_accounting",)}}
-NEEDS |= {name: {"flags": {"seeds": 3}, "packages": ("dp_accounting",)} for name in PUBLISHED}
+NEEDS = {"": {"extra": "privacy"}}
+NEEDS |= {name: {"flags": {"seeds": 3}, "extra": "privacy"} for name in PUBLISHED}
 
 
 def network(config, moment, classes: int):

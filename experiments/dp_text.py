@@ -50,7 +50,7 @@ PRESETS = {
         "data": "tinyshakespeare", "epsilons": (1.0, 3.0, 8.0, 0.0),
     },
 }  # fmt: skip
-NEEDS = {name: {"packages": ("dp_accounting",)} for name in ("", "shakespeare")}
+NEEDS = {name: {"extra": "privacy"} for name in ("", "shakespeare")}
 
 
 def main(config):

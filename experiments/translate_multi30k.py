@@ -88,7 +88,7 @@ PUBLISHED = {
     "tiny_en_de": {"bleu_2016_flickr": (41.02, WU, "V"), "bleu_2017_flickr": (33.36, WU, "R"),
                    "bleu_2017_mscoco": (29.88, WU, "R")},
 }  # fmt: skip
-NEEDS = {preset: {"packages": ("sacrebleu", "sacremoses", "spacy")} for preset in PRESETS}
+NEEDS = {preset: {"extra": "translate"} for preset in PRESETS}
 
 
 def main(config):

