@@ -11,7 +11,7 @@ writes explain.html, a PNG of each view and explain.json to --target, and the st
     gradient     each part times the score's gradient there                classify, gpt_char, lstm_ptb, vit
     integrated   the same along a path from nothing to the text,           classify, gpt_char, lstm_ptb, vit
                  complete: the parts' sum is the score's gain
-    occlusion    what the score loses where a part is replaced             those and tag
+    occlusion    what the score loses where a part is replaced             those, tag and answer
     dropout      how far answers differ under dropout masks                classify, vit
     neighbours   training examples the last layer holds for alike          classify, vit
     attention    who looks where, of each layer                            a BERT, gpt_char, vit
@@ -22,9 +22,9 @@ writes explain.html, a PNG of each view and explain.json to --target, and the st
     probes       what a linear classifier reads off each layer             classify, vit; with --probe gpt_char, a BERT
 
 A score is the log-odds of an answer in nats: the class or next token that is likeliest, or --answer. Lines of --input
-are texts, for vit numbers of test images. Seconds for a small model. Integrated gradients take up to --points passes
-forwards and backwards, a minute for a BERT and far more for a large GPT, whose score is steep near a baseline of zeros:
-what their sum then misses is said.
+are texts, for vit numbers of test images, for answer question<TAB>text. Seconds for a small model. Integrated gradients
+take up to --points passes forwards and backwards, a minute for a BERT and far more for a large GPT, whose score is
+steep near a baseline of zeros: what their sum then misses is said.
 
 Papers: Sundararajan et al. 2017 (integrated gradients), Zeiler & Fergus 2014 (occlusion), Gal & Ghahramani 2016
 (dropout), Abnar & Zuidema 2020 (rollout), Bahdanau et al. 2015 (alignment), Olsson et al. 2022 (induction heads), Alain

@@ -63,7 +63,7 @@ def main(config):
 def predictor(config):
     """What is done with some lines, their numbers and the name of where they are from: a dict for each line."""
     from lmjax.run import models
-    from lmjax.run.tasks import predicting
+    from lmjax.run.tasks import answering, predicting
 
     able = predicting.load(config.workdir, config.model)
 
@@ -74,7 +74,7 @@ def predictor(config):
         return predicting.tagged(able.trained, lines)
 
     def answer(lines, numbers, name):
-        pairs = [question(line, f"{name}, line {number:,}") for line, number in zip(lines, numbers)]
+        pairs = [answering.question(line, f"{name}, line {number:,}") for line, number in zip(lines, numbers)]
         for (asked, _), found in zip(pairs, predicting.answered(able.trained, pairs)):
             yield {"question": asked} | found
 
@@ -98,23 +98,6 @@ def predictor(config):
         return [{"text": line} | found for line, found in zip(lines, kinds[able.does](lines, numbers, name))]
 
     return predict
-
-
-def question(line: str, where: str) -> tuple[str, str]:
-    """(question, text) of a line."""
-    if line.lstrip().startswith("{"):
-        try:
-            found = json.loads(line)
-            pair = found["question"], found["context"]
-            if all(isinstance(part, str) for part in pair):
-                return pair
-        except (ValueError, KeyError, RecursionError):
-            pass
-        raise UserError(f'{where} is no JSON with "question" and "context": mend it, or give question<TAB>text')
-    asked, tab, text = line.partition("\t")
-    if not tab:
-        raise UserError(f"{where} has no tab: expected question<TAB>text")
-    return asked, text
 
 
 def opened(path: str):

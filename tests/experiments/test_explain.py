@@ -6,16 +6,19 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lmjax import config, param
+from lmjax.data import reading, tokenizers
+from lmjax.data.squad import Answer, Example
 from lmjax.data.tokenizers import Character, Word
 from lmjax.errors import UserError
 from lmjax.models import cnn, gpt, vit
 from lmjax.run import flags
 from lmjax.run.settings import to_json
-from lmjax.run.tasks import classifying
+from lmjax.run.tasks import answering, classifying
 from lmjax.train.checkpoint import Checkpoints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
@@ -81,6 +84,24 @@ def runs(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory):
+    """Readers of words and of pieces that have learnt nothing."""
+    folder = tmp_path_factory.mktemp("readers")
+    texts = ["who eats rice the cow sees dog a cat bread ? ."] * 2
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *texts[0].split()]))
+    words, pieces = reading.vocabulary(texts, 1), tokenizers.load(folder / "vocab.txt")
+    kinds = {"reader": (config.Reader(vocab=words.vocab, embed=6, filters=4, highway=1, dim=4), words),
+             "bert": (config.BERT(layers=1, heads=2, dim=8, context=64, vocab=17), pieces)}  # fmt: skip
+    settings = {"window": 24, "stride": 8, "question_length": 8, "answer_length": 3}
+    for kind, (model, tokenizer) in kinds.items():
+        (folder / kind).mkdir()
+        tokenizer.save(folder / kind / "tokenizer.json")
+        (folder / kind / "network.json").write_text(json.dumps(to_json(model)))
+        untrained(folder / kind, "answer", settings | {"network": kind}, lively(answering.family(model).params(model)))
+    return folder
+
+
 def explained(capsys, folder, *words):
     explain.main(flags.parse(explain.Config, argv=["", f"--workdir={folder}", *words]))
     kept = json.loads((folder / "explain" / "explain.json").read_text())
@@ -122,6 +143,50 @@ def test_every_view_of_a_gpt_and_of_a_vit(runs, capsys):
                          "attention,dropout,neighbours,probes,integrated,gradient")  # fmt: skip
     assert len(parts[0]["views"]) == 7
     assert len(parts[1]["views"][0]["rows"]) == 1
+
+
+def tell(reader, batch, *ends):
+    """The log-odds of a row's answer, from the scores and the places of its ends."""
+    p = 1.0
+    for scores, at in zip(answering.family(reader.model).scores(reader.params, reader.model, batch), ends):
+        p *= float(jax.nn.softmax(scores[0])[at])
+    return np.log(p) - np.log1p(-p)
+
+
+@pytest.mark.parametrize("kind", ["reader", "bert"])
+def test_words_of_a_question_and_a_text_are_worth_what_the_answer_loses_without_them(kind, readers, capsys):
+    folder = readers / kind
+    question, text = "Who eats bread?", "The cow sees. The dog eats rice. " + "A cat sees bread. " * 8
+    parts, said = explained(capsys, folder, f"--text={question}\t{text}")
+    (view,) = parts[0]["views"]
+    shown, values = view["pieces"], view["values"]
+    assert [one.strip() for one in shown[:5]] == ["Who", "eats", "bread", "?", "|"]
+    at = next(n for n, one in enumerate(shown) if "«" in one)
+    assert values[4] is None
+    assert values[at] is None
+    assert "occlusion: " in said
+
+    # The same by hand: one row, in which the question's "bread" is not known, and one without the last word that
+    # is no part of the answer.
+    reader = answering.load(str(folder))
+    found = answering.answer(reader, [(question, text)])[0]
+    example = Example("", "", text, question, (Answer(found.text, found.start, found.end),))
+    windows = reading.windows([example], reader.cutter, reader.window, reader.stride, reader.question_length)
+    (first, last), mine = windows.answer.T, windows.mine
+    k = next(k for k in range(1, len(values)) if values[-k] is not None)
+    (w,) = np.flatnonzero((first >= mine[:, 0]) & (last < mine[:, 1]))
+    whole, asked, read = (reading.padded(windows.take(np.array([w])), 1, 64) for _ in range(3))
+    if kind == "reader":
+        asked["match"][0, asked["words"][0] == asked["question"][0, 2]] = 0
+        asked["question"][0, 2], asked["question_letters"][0, 2] = 2, 0
+        end = int(windows.size[w]) - k + 1
+        read["words"][0, end], read["letters"][0, end], read["match"][0, end] = 2, 0, 0
+    else:
+        asked["tokens"][0, 3] = read["tokens"][0, int(read["valid"].sum()) - 1 - k] = 1
+    ends = int(whole["start"][0]), int(whole["end"][0])
+    odds = tell(reader, whole, *ends)
+    assert values[2] == pytest.approx(odds - tell(reader, asked, *ends), abs=1e-4)
+    assert values[-k] == pytest.approx(odds - tell(reader, read, *ends), abs=1e-4)
 
 
 REFUSED = [

@@ -6,6 +6,7 @@
     lstm_ptb             gradient, integrated, occlusion of the next token
     bert_pretrain        attention, rollout
     tag                  occlusion
+    answer               occlusion
     translate_multi30k   alignment
     vit                  gradient, integrated, occlusion, dropout, neighbours, attention, rollout, probes
 
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from lmjax import config
+from lmjax.data import tokenizers
 from lmjax.errors import UserError
 from lmjax.interop import published
 from lmjax.run import models
-from lmjax.run.explaining import classes, images, pairs, writers
+from lmjax.run.explaining import answers, classes, images, pairs, writers
 from lmjax.run.explaining.subject import Absent, Subject
-from lmjax.run.tasks import classifying, tagging, translating
+from lmjax.run.tasks import answering, classifying, tagging, translating
 from lmjax.run.workdir import stored
 
 VIEWS = ("gradient", "integrated", "occlusion", "dropout", "neighbours", "attention", "rollout", "alignment",
@@ -45,6 +47,7 @@ def open_subject(workdir: str, model: str = "") -> Subject:
         "lstm_ptb": lambda: writers.of_writer("lstm_ptb", models.load(workdir)),
         "bert_pretrain": lambda: writers.of_encoder("bert_pretrain", models.load(workdir, "last", models.ENCODERS)),
         "tag": lambda: pairs.of_tagger(tagging.load(workdir)),
+        "answer": lambda: answers.of_reader(answering.load(workdir), tokenizers.load(Path(workdir) / "tokenizer.json")),
         "translate_multi30k": lambda: pairs.of_translator(translating.load(workdir)),
         "vit": lambda: images.of_vit(workdir, run["config"]),
     }

@@ -1,6 +1,7 @@
 """A trained reader from its workdir, and what it answers: for answer.py, predict.py and the end of a run."""
 
 import functools
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,6 +137,24 @@ def answers(asked: Reader, pairs: Sequence[tuple[str, str]], count: int = 1, gro
 def answer(asked: Reader, pairs: Sequence[tuple[str, str]], **settings) -> list[Found]:
     """The best answer to each (question, context); of a context without a word an empty one of probability 0."""
     return [found[0][1] if found else Found("", 0.0, 0, 0) for found in answers(asked, pairs, 1, **settings)]
+
+
+def question(line: str, where: str) -> tuple[str, str]:
+    """(question, text) of a line: JSON with "question" and "context", or question<TAB>text. UserError, which says
+    `where`, of another."""
+    if line.lstrip().startswith("{"):
+        try:
+            found = json.loads(line)
+            pair = found["question"], found["context"]
+            if all(isinstance(part, str) for part in pair):
+                return pair
+        except (ValueError, KeyError, RecursionError):
+            pass
+        raise UserError(f'{where} is no JSON with "question" and "context": mend it, or give question<TAB>text')
+    asked, tab, text = line.partition("\t")
+    if not tab:
+        raise UserError(f"{where} has no tab: expected question<TAB>text")
+    return asked, text
 
 
 def load(workdir: str, which="best", flag="--workdir") -> Reader:
