@@ -29,8 +29,6 @@ from lmjax.config import BERT, setting, sized
 from lmjax.run import flags
 from lmjax.run.options import Training
 
-VALIDATION = 1_000_003  # the seed of the rows to validate on, whatever the run's
-
 
 @dataclass(frozen=True)
 class Config(Training):
@@ -78,7 +76,7 @@ def main(config):
     import jax
 
     from lmjax.data import tokenizers
-    from lmjax.data.masked import documents, masked_pairs
+    from lmjax.data.masked import documents, held_pairs, masked_pairs
     from lmjax.data.text import load_text
     from lmjax.models import bert
     from lmjax.run.lanes import each
@@ -102,7 +100,7 @@ def main(config):
             short = masked_pairs(found, tokenizer, many, config.short, seed)
             return lambda step: short(step) if step < steps else long(step)
 
-        held = masked_pairs(documents(text.valid, tokenizer), tokenizer, 32, model.context, VALIDATION)
+        held = held_pairs(text.valid, tokenizer, 32, model.context)
 
         @jax.jit
         def sums(params, batch):

@@ -85,6 +85,11 @@ def marks(tokenizer) -> dict[str, int]:
     return found
 
 
+def held_pairs(texts: str, tokenizer, batch: int, length: int):
+    """`masked_pairs` of texts to validate on: the same rows whatever a run's seed."""
+    return masked_pairs(documents(texts, tokenizer), tokenizer, batch, length, 1_000_003)
+
+
 def masked_pairs(found: Documents, tokenizer, batch: int, length: int, seed: int):
     """`batch(step)` of `batch` rows of `length` tokens, a pure function of (seed, step)."""
     ids = marks(tokenizer)

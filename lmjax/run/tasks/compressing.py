@@ -23,7 +23,7 @@ from lmjax.run import scripts
 from lmjax.run.record import ROOT
 from lmjax.run.settings import from_json
 from lmjax.run.weights import trained
-from lmjax.run.workdir import stored
+from lmjax.run.workdir import stored, stored_network
 
 # What the loaders read beside the weights; each family has some of them.
 KEPT = ("config.json", "tokenizer.json", "source.json", "target.json", "vocabulary.json", "classifier.json",
@@ -199,9 +199,7 @@ def _vit(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data.images import load_images
     from lmjax.models.vit import vit, vit_params
 
-    pictures = load_images(settings["data"], data_dir)
-    asked = from_json(config.ViT, settings["model"], f"{workdir}/config.json")
-    model = _script("vit").fitted(asked, pictures)
+    pictures, model = load_images(settings["data"], data_dir), stored_network(workdir, config.ViT, "--start")
     return _images(lambda p, x: vit(p, model, x), vit_params(model), pictures, workdir, "vit", "last", check)
 
 
@@ -238,14 +236,13 @@ def _reader(workdir, settings, data_dir, check) -> Subject:
 
 
 def _encoder(workdir, settings, data_dir, check) -> Subject:
-    from lmjax.data.masked import documents, masked_pairs
+    from lmjax.data.masked import held_pairs
     from lmjax.data.text import load_text
     from lmjax.models import bert
     from lmjax.run import models
 
-    found, module = models.load(workdir, "last", models.ENCODERS, "--start"), _script("bert_pretrain")
-    texts = documents(load_text(settings["data"], data_dir).valid, found.tokenizer)
-    rows = masked_pairs(texts, found.tokenizer, 32, found.model.context, module.VALIDATION)
+    found = models.load(workdir, "last", models.ENCODERS, "--start")
+    rows = held_pairs(load_text(settings["data"], data_dir).valid, found.tokenizer, 32, found.model.context)
     one = rows(0)
 
     @jax.jit
