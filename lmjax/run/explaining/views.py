@@ -249,6 +249,14 @@ def _draw_bars(view: Bars, path: Path) -> Path | None:
     return _saved(figure, path)
 
 
+def _signed():
+    """Orange over white to blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ends = [tuple(x / 255 for x in color) for color in (AGAINST, (255, 255, 255), FOR)]
+    return LinearSegmentedColormap.from_list("signed", ends)
+
+
 def _draw_picture(view: Picture, path: Path) -> Path | None:
     figure = canvas(5.2, 2.9)
     if figure is None:
@@ -259,7 +267,7 @@ def _draw_picture(view: Picture, path: Path) -> Path | None:
     for axes in (left, right):
         axes.axis("off")
         axes.imshow(view.pixels, cmap="gray_r", vmin=0, vmax=255)
-    right.imshow(view.values, cmap="RdBu", vmin=-largest, vmax=largest, alpha=0.8, interpolation="nearest",
+    right.imshow(view.values, cmap=_signed(), vmin=-largest, vmax=largest, alpha=0.8, interpolation="nearest",
                  extent=(-0.5, X - 0.5, Y - 0.5, -0.5))  # fmt: skip
     figure.suptitle(view.title, fontsize=9)
     return _saved(figure, path)
