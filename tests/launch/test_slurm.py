@@ -19,6 +19,7 @@ TINY = [
     "--model.dropout=0.1", "--sample=0", "--log_every=50", "--evaluate_every=2000", "--save_every=400",
     "--strategy=pmap",
 ]  # fmt: skip
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("LMJAX_TEST_SLURM") != "1", reason="LMJAX_TEST_SLURM=1 asks for it: ten minutes"),
@@ -59,9 +60,13 @@ def submitted(slurm, *words):
 
 
 def wait(slurm, job, seconds=1500):
-    """Until the queue holds no task of the job; (restarts of each task, what was seen)."""
+    """Until each task of the job has ended; (restarts of each task, what was seen).
+
+    All states are asked for: squeue's own choice leaves out a job for as long as it is being signalled.
+    """
     until, restarts, states = time.monotonic() + seconds, {}, set()
-    while lines := slurm("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%i %T").splitlines():
+    asks = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%i %T"]
+    while lines := [line for line in slurm(*asks).splitlines() if line.split()[1] not in ENDED]:
         assert time.monotonic() < until, lines
         for line in lines:
             states.add(line.split()[1])
@@ -74,8 +79,6 @@ def wait(slurm, job, seconds=1500):
             if "Reason=BeginTime" in shown:  # after a requeue SLURM waits for two minutes: not here
                 slurm("scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now")
         time.sleep(1)
-        if not states:
-            break
     return restarts, states
 
 
