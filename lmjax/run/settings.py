@@ -56,6 +56,18 @@ def _default(field):
     return value
 
 
+def defaults(Config) -> dict:
+    """The default of each setting that has one, by its dotted name."""
+    found = {}
+    for field, hint in typed_fields(Config):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            continue
+        value = _default(field)
+        nested = dataclasses.is_dataclass(hint)
+        found |= {f"{field.name}.{k}": v for k, v in flatten(to_json(value)).items()} if nested else {field.name: value}
+    return found
+
+
 def _spread(hint, name: str) -> tuple[type, bool, bool]:
     """tuple[int, ...] | None -> (int, many, optional)."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union

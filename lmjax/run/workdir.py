@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from lmjax.errors import UserError
-from lmjax.run.settings import flatten, from_json, leaves, text, to_json
+from lmjax.run.settings import defaults, flatten, from_json, text, to_json
 
 # Between two starts of one run: where it is and what it shows, never what is trained.
 MAY_CHANGE = ("workdir", "data_dir", "strategy", "mesh", "keep", "patience", "track", "profile", "dry_run", "quiet")
@@ -40,7 +40,7 @@ def workdir(path, experiment: str, config, may_change=MAY_CHANGE, may_grow=()):
             raise UserError(f"--workdir={path} holds a model made small by compress.py, no training: choose another")
         asked = {"experiment": experiment, "config": json.loads(json.dumps(to_json(config)))}
         if (folder / "config.json").exists():
-            _same(path, stored(folder), asked, defaults(type(config)), may_change, may_grow)
+            _same(path, stored(folder), asked, json.loads(json.dumps(defaults(type(config)))), may_change, may_grow)
         before = set(os.listdir(folder))
         write(folder / "config.json", asked)  # of the last start, where it may differ from the first
         try:
@@ -73,11 +73,6 @@ def _folder(path) -> Path:
     except OSError as error:
         raise UserError(f"--workdir={path} cannot be written ({error.strerror}): choose another folder") from None
     return folder
-
-
-def defaults(Config) -> dict:
-    """Every setting's default by its dotted name, as config.json would hold it."""
-    return {name: json.loads(json.dumps(leaf.default)) for name, leaf in leaves(Config).items()}
 
 
 def _same(path, was: dict, asked: dict, default: dict, may_change, may_grow):

@@ -75,6 +75,18 @@ def test_a_run_that_began_before_a_setting_has_its_default(tmp_path):
         assert stored(folder)["config"]["data"] == "ptb"
 
 
+def test_what_has_no_default_is_compared_as_it_is(tmp_path):
+    @dataclass(frozen=True)
+    class Plan:
+        script: str
+        trials: int = 3
+
+    for trials in (3, 4):
+        with workdir(tmp_path, "sweep", Plan("a.py", trials), may_grow=("trials",)):
+            pass
+    assert "holds a run with script=a.py, not b.py" in refused(tmp_path, "sweep", Plan("b.py", 4))
+
+
 def start(folder, config, *written):
     """A start that writes files and is then refused."""
     with suppress(UserError), workdir(folder, "demo", config):
