@@ -88,7 +88,7 @@ def test_alone_it_joins_nobody_and_keeps_its_status():
 
 @pytest.mark.parametrize(("speaks", "said"), [(True, "from Python\n"), (False, "")])
 def test_what_is_not_python_is_not_heard(speaks, said):
-    program = "import os; from lmjax.run.processes import distributed; distributed.print_alone({}); print('from Python'); "
-    program += "os.write(1, b'from C++')"
+    program = "import os; from lmjax.run.processes import distributed; distributed.print_alone({}); "
+    program += "print('from Python'); os.write(1, b'from C++')"
     done = subprocess.run([sys.executable, "-c", program.format(speaks)], text=True, capture_output=True, check=True)
     assert done.stdout == said
