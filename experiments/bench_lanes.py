@@ -7,8 +7,9 @@ down meanwhile slows both. It compares the steps a second once all is compiled, 
 --of=gpt is nanoGPT's CPU recipe and lstm an epoch of the LSTM of 2 x 200 cells, both on Python's documentation; seqgan
 the generator's training by likelihood on an oracle.
 
-Measured on two quiet cores, 16 lanes beside single runs: gpt (200 steps) 0.87 and 1.06 times the steps a second, in two
-measurements, and 1.80 and 2.27 times as fast in all; lstm 0.96 and 1.71, seqgan (20 epochs) 1.11 and 7.5, each once.
+Measured on two quiet cores, 16 lanes beside single runs: gpt (200 steps) 0.87, 1.06 and 1.01 times the steps a second,
+in three measurements, and 1.80, 2.27 and 1.73 times as fast in all; seqgan (20 epochs) 1.11 and 0.94, 7.5 and 5.5; lstm
+0.96 and 1.71, once.
 The gpt's lanes went in turn, 311 ms a step of all, where at once they took 333.
 """
 
