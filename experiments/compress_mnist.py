@@ -19,6 +19,10 @@ is Han et al. 2015: a twelfth of the weights, as good as all of them. Hinton et 
 a small network alone, taught by a large one, and taught without ever seeing a 3. Needs the four IDX files under
 DATA/mnist, or a connection to fetch them; --data=FOLDER takes IDX files of your own.
 
+Measured, of the 10,000 test images: LeNet-300-100 164 ± 3 wrong (published 164), pruned 160 ± 8 (159); Hinton's teacher
+92 (67; ten minutes of a core), small 145 ± 3 (146; five), distilled 108 ± 5 (74; ten), without a 3 148 ± 3 and with its
+bias mended 125 ± 6 (206 and 109; ten).
+
 5,000 training images are held out: what was chosen was chosen on them, and the test images are read once, at the end.
 
 Papers: LeCun et al. 1998 (LeNet), Han et al. 2015 (rounds of pruning and retraining), Hinton et al. 2015.
