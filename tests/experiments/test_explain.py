@@ -145,6 +145,13 @@ def test_every_view_of_a_gpt_and_of_a_vit(runs, capsys):
     assert len(parts[1]["views"][0]["rows"]) == 1
 
 
+def test_of_many_questions_the_first_are_read(readers, tmp_path, capsys):
+    lines = [f"Who eats {what}?\tThe cow eats {what}.\n" for what in ("rice", "bread")]
+    (tmp_path / "asks.txt").write_text("\n".join(lines))
+    parts, _ = explained(capsys, readers / "bert", f"--input={tmp_path / 'asks.txt'}", "--count=1")
+    assert [part["heading"] for part in parts] == ["Who eats rice?"]
+
+
 def tell(reader, batch, *ends):
     """The log-odds of a row's answer, from the scores and the places of its ends."""
     p = 1.0

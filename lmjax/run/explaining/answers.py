@@ -9,8 +9,7 @@ from lmjax import config
 from lmjax.data import reading
 from lmjax.data.masked import marks
 from lmjax.data.squad import Answer, Example
-from lmjax.errors import UserError
-from lmjax.run.explaining.subject import Absent, Subject
+from lmjax.run.explaining.subject import Absent, Subject, items
 from lmjax.run.explaining.views import Words
 from lmjax.run.tasks import answering
 
@@ -23,10 +22,9 @@ def of_reader(found: answering.Reader, tokenizer) -> Subject:
 
 
 def _items(asked, lines):
-    if not lines:
-        raise UserError("no question is given to explain: --text='question<TAB>text', or --input=FILE with one a line")
-    pairs = [answering.question(line, f"line {n}") for n, line in enumerate(lines, 1) if line.strip()]
-    return [(question if len(question) < 70 else question[:67] + "...", (question, text)) for question, text in pairs]
+    missing = "no question is given to explain: --text='question<TAB>text', or --input=FILE with one a line"
+    read = partial(answering.question, where="a line of --text or --input")
+    return items(lines, asked, missing, read, lambda line, pair: pair[0])
 
 
 def _occluded(found: answering.Reader, unknown: int, pair, asked):

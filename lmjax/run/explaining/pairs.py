@@ -11,16 +11,13 @@ from lmjax.data import pairs
 from lmjax.data.tag_rows import UNKNOWN
 from lmjax.errors import UserError
 from lmjax.models import crf, hmm, rnnsearch, seq2seq
-from lmjax.run.explaining.subject import Subject, panels
+from lmjax.run.explaining.subject import Subject, items, panels
 from lmjax.run.explaining.views import Grid, Words
 from lmjax.run.tasks import tagging, translating
 
 
 def _items(read, asked, lines):
-    lines = [line for line in lines or () if line.strip()]
-    if not lines:
-        raise UserError("no text is given to explain: --text=..., or --input=FILE with a sentence a line")
-    return [(line if len(line) < 70 else line[:67] + "...", read(line)) for line in lines[: asked.count]]
+    return items(lines, asked, "no text is given to explain: --text=..., or --input=FILE with a sentence a line", read)
 
 
 # Taggers.

@@ -22,6 +22,15 @@ class Absent(NamedTuple):
     why: str
 
 
+def items(lines, asked, missing: str, read: Callable, heading: Callable = lambda line, item: line):
+    """[(heading, read(line))] of the first --count lines that are not blank. UserError, `missing`, where all are."""
+    lines = [line for line in lines or () if line.strip()][: asked.count]
+    if not lines:
+        raise UserError(missing)
+    found = [(heading(line, item), item) for line, item in ((line, read(line)) for line in lines)]
+    return [(title if len(title) < 70 else title[:67] + "...", item) for title, item in found]
+
+
 def layers_of(asked, count: int) -> list[int]:
     """The layers whose attention is drawn. UserError for one that the model has not."""
     if unknown := [n for n in asked.layers if n >= count]:

@@ -14,6 +14,7 @@ from lmjax.errors import UserError
 from lmjax.explain import attention, attribution, probes
 from lmjax.models import bert
 from lmjax.nn.linear import embedding
+from lmjax.run.explaining import subject
 from lmjax.run.explaining.subject import panels
 from lmjax.run.explaining.views import Grid, Table, Words
 
@@ -244,7 +245,5 @@ def mean_over(x, valid):
 
 def items(read: Callable, default: str, asked, lines):
     """[(heading, Text)] of the lines given, or of a text of the model's own."""
-    lines = [line for line in (lines if lines is not None else [default]) if line.strip()]
-    if not lines:
-        raise UserError("no text is given to explain: --text=..., or --input=FILE with a text a line")
-    return [(line if len(line) < 70 else line[:67] + "...", read(line)) for line in lines[: asked.count]]
+    missing = "no text is given to explain: --text=..., or --input=FILE with a text a line"
+    return subject.items([default] if lines is None else lines, asked, missing, read)
