@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from lmjax.config import setting
 from lmjax.errors import Interrupted, UserError
+from lmjax.machine import cores
 from lmjax.run import flags
 
 GRACE = 120.0  # seconds that a row may take to save
@@ -79,10 +80,9 @@ def jobs(config: Config) -> dict[str, Job]:
 
     found, kept = rows.find(), rows.records()
     named = {row.name for row in rows.select(found, config.rows)}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     made = {}
     for row in found:
-        cost = rows.cost(row, kept.get(row.name, []), cores)
+        cost = rows.cost(row, kept.get(row.name, []), cores())
         reason = rows.missing(row, config.data_dir or None)
         reason = "" if config.download and reason.startswith("there is no folder") else reason
         if not reason and row.name not in named:

@@ -1,6 +1,5 @@
 """Advice to the compiler."""
 
-import os
 from functools import wraps
 
 import jax
@@ -8,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+
+from lmjax.machine import cores
 
 
 def written(x):
@@ -40,8 +41,7 @@ def in_lanes(f, x) -> list:
     concatenate them: a scatter for each part makes XLA copy the table.
     """
     size = jax.tree.leaves(x)[0].shape[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = max(n for n in range(1, min(cores, 8) + 1) if size % n == 0) if jax.default_backend() == "cpu" else 1
+    parts = max(n for n in range(1, min(cores(), 8) + 1) if size % n == 0) if jax.default_backend() == "cpu" else 1
 
     def part(i):
         return jax.tree.map(lambda leaf: leaf[i * size // parts : (i + 1) * size // parts], x)

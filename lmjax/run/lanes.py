@@ -4,12 +4,14 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lmjax.errors import UserError
+from lmjax.machine import cores
 from lmjax.run import grid
 from lmjax.run.log import of_a_lane
 from lmjax.run.workdir import write
@@ -17,7 +19,7 @@ from lmjax.train import lanes, parallel
 
 FACTS = "lanes.json"
 LONG = 0.25  # seconds of a step alone, from which on a processor is busy with one lane
-TIMED = 3  # steps
+TIMED, PATIENCE = 3, 1.0  # steps that are timed at most, and seconds of them after which no more are
 
 
 class Facts(NamedTuple):
@@ -101,26 +103,45 @@ def known_form(asked: str, folder, strategy, facts: Facts, alike: bool) -> type 
     return lanes.InTurn if len(facts.lanes) == 1 else None
 
 
-def fastest(calls: dict, state, rows, say) -> Any:
+def widths(folder, strategy, facts: Facts) -> list[int]:
+    """How many lanes in turn may be under way at any time: the number that a run which goes on was found fastest with,
+    else those that are worth a measurement."""
+    most = min(cores(), len(facts.lanes))
+    alone = strategy.name == "local" and jax.default_backend() == "cpu" and jax.process_count() == 1
+    if not alone or most == 1:
+        return [1]
+    kept = (read(folder) or {}).get("abreast")
+    return [int(kept)] if kept in range(1, most + 1) else [1, most]
+
+
+def called(form) -> str:
+    """A form as lines name it."""
+    return f"{form.abreast} abreast" if getattr(form, "abreast", 1) > 1 else form.name
+
+
+def fastest(calls: dict, state, rows, fits: Callable, say) -> Any:
     """The form whose step takes the shortest: calls {form: its compiled step}, tried on copies of a canonical state.
 
-    The lanes at once are not tried where a step of one alone is long: a processor has enough to do with it.
+    The lanes at once are not tried where a step of one alone is long, for a processor has enough to do with it; more
+    lanes in turn than one at any time not where memory does not hold them: fits(form, call).
     """
     taken = {}
     for form, call in calls.items():
+        long = min(taken.values(), default=0.0) >= LONG * len(form.where)
+        wide = getattr(form, "abreast", 1) > 1
+        if (long and isinstance(form, lanes.Together)) or (wide and not fits(form, call)):
+            continue
         now, batch, seconds = form.place(state), form.batch(rows), []
-        for i in range(1 + TIMED):  # the first compiles
+        if not wide:  # which has the same program as those behind one another
+            now, _ = jax.block_until_ready(form.launch(call, now, batch))  # compiles
+        while len(seconds) < TIMED and sum(seconds) < PATIENCE:
             began = time.perf_counter()
-            now, metrics = form.launch(call, now, batch)
-            jax.block_until_ready(metrics)
+            now, _ = jax.block_until_ready(form.launch(call, now, batch))
             seconds.append(time.perf_counter() - began)
-            if i and seconds[-1] >= LONG * len(form.where) and form.name == lanes.InTurn.name:
-                say(f"{len(form.where)} lanes, in turn {seconds[-1]:.2f} s a step: one alone keeps the device busy")
-                return form
-        taken[form] = min(seconds[1:])
+        taken[form] = min(seconds)
     best = min(taken, key=taken.get)
-    tried = ", ".join(f"{form.name} {1000 * seconds:.0f} ms" for form, seconds in taken.items())
-    say(f"{len(best.where)} lanes, a step: {tried}; taken {best.name}")
+    tried = ", ".join(f"{called(form)} {1000 * seconds:.0f} ms" for form, seconds in taken.items())
+    say(f"{len(best.where)} lanes, a step: {tried}; taken {called(best)}")
     return best
 
 
@@ -138,9 +159,10 @@ def read(folder) -> dict | None:
     raise UserError(f"{path} is damaged: remove it and start the same command again")
 
 
-def keep(folder, facts: Facts, form: str, **more):
+def keep(folder, facts: Facts, form, **more):
     """Writes lanes.json."""
-    write(folder / FACTS, {"form": form, "lanes": [{"seed": one.seed, **one.values} for one in facts.lanes], **more})
+    said = {"form": form.name, "abreast": getattr(form, "abreast", 1)}
+    write(folder / FACTS, said | {"lanes": [{"seed": one.seed, **one.values} for one in facts.lanes], **more})
 
 
 def mean_of(found: list[dict]) -> dict:

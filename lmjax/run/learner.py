@@ -1,6 +1,7 @@
 """What `fit` trains: one training or several side by side, begun, compiled, stepped and validated in the same way."""
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -108,6 +109,7 @@ class Programs:
 
     def __init__(self, step):
         self.step, self.known, self.work, self.steps = step, {}, 0.0, 0
+        self.lock = threading.Lock()  # lanes may be abreast
 
     def find(self, state, batch, draw):
         """(the compiled step, its FLOPs)."""
@@ -119,8 +121,9 @@ class Programs:
         return self.known[shape]
 
     def __call__(self, state, batch, draw):
-        compiled, work = self.find(state, batch, draw)
-        self.work += work
+        with self.lock:
+            compiled, work = self.find(state, batch, draw)
+            self.work += work
         return compiled(state, batch, draw)
 
     def launch(self, form):
@@ -155,7 +158,7 @@ def compile(made: Learner, state, start: int, folder, say):
     turns = len(state) if isinstance(state, list) else 1
     line = preflight.preflight(
         compiled, param.count(made.specs), made.strategy.devices, made.strategy.name, time.perf_counter() - began,
-        work * turns, lanes=made.count, beside=preflight.size(one) * (turns - 1),
+        work * turns, lanes=made.count, beside=_beside(form, compiled, one),
     )  # fmt: skip
     return form, programs, state, line
 
@@ -167,6 +170,14 @@ def twin(made: Learner, programs: Programs, steps: int, tokens: int) -> Twin:
     compiled = next(iter(programs.known.values()))[0] if one_device else None
     return Twin(made.specs, state, mine.make_step(), made.batches[0](0), made.key(seed), mine.accumulate, steps, tokens,
                 compiled)  # fmt: skip
+
+
+def _beside(form, compiled, state) -> int:
+    """Bytes of a device that lanes in turn take beside the one that is stepped: their states, and the scratch of those
+    that are under way meanwhile. state: of one."""
+    if not isinstance(form, lanes.InTurn):
+        return 0
+    return preflight.size(state) * (len(form.where) - 1) + preflight.scratch(compiled) * (form.abreast - 1)
 
 
 def _chosen(made: Learner, state, first: list, folder, say):
@@ -181,22 +192,27 @@ def _chosen(made: Learner, state, first: list, folder, say):
     side_by_side.check_values(facts, make, single, first[0], made.key(0))
 
     def built(form):
-        in_turn, shared = form is lanes.InTurn, len(facts.seeds) == 1
-        step = lanes.of_lane(make, config.patience) if in_turn else lanes.over_lanes(make, config.patience, shared)
-        return form(strategy, shared_draws, facts.where), Programs(strategy.compile(step))
+        if form is lanes.Together:
+            step = lanes.over_lanes(make, config.patience, shared=len(facts.seeds) == 1)
+            return {form(strategy, shared_draws, facts.where): Programs(strategy.compile(step))}
+        programs = Programs(strategy.compile(lanes.of_lane(make, config.patience)))
+        wide = [1] if config.dry_run else side_by_side.widths(folder, strategy, facts)
+        return {form(strategy, shared_draws, facts.where, width): programs for width in wide}
 
     known = side_by_side.known_form(config.form, folder, strategy, facts, made.alike)
     if known is None and config.dry_run:
         known = lanes.Together
-    if known is not None:
-        form, programs = built(known)
-    else:
-        calls = dict(map(built, (lanes.InTurn, lanes.Together)))
-        form = side_by_side.fastest(calls, state, first, say)
-        programs = calls[form]
-        programs.work = 0.0
+    def fits(form, programs):
+        compiled = next(iter(programs.known.values()))[0]
+        have = preflight.device_memory(strategy.devices)
+        return preflight.memory(compiled) + _beside(form, compiled, single) <= have or not have
+
+    calls = built(known) if known is not None else built(lanes.InTurn) | built(lanes.Together)
+    form = side_by_side.fastest(calls, state, first, fits, say) if len(calls) > 1 else next(iter(calls))
+    programs = calls[form]
+    programs.work = 0.0
     if not config.dry_run:
-        side_by_side.keep(folder, facts, form.name)
+        side_by_side.keep(folder, facts, form)
     return form, programs
 
 

@@ -13,7 +13,7 @@ def preflight(compiled, params_count: int, devices, strategy_name: str, compile_
 
     compiled: the step from `.lower(...).compile()`. flops: a step's over all devices, from `flops` below; 0 takes XLA's
     count, which sees the body of a scan once. lanes: trainings side by side, of which `beside` bytes of the device wait
-    while one is stepped.
+    or are at work while one is stepped.
     """
     count = flops or int((compiled.cost_analysis() or {}).get("flops", 0)) * len(devices)
     need, have = memory(compiled) + beside, device_memory(devices)
@@ -84,10 +84,13 @@ def inner(params):
 def memory(compiled) -> int:
     """Bytes on each device that XLA plans for a step: arguments, results that reuse none of them, and scratch."""
     plan = compiled.memory_analysis()
-    if plan is None:
-        return 0
-    fresh = plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return plan.argument_size_in_bytes + fresh + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes
+    return plan.argument_size_in_bytes + plan.generated_code_size_in_bytes + scratch(compiled) if plan else 0
+
+
+def scratch(compiled) -> int:
+    """Those of `memory` that the step takes while it runs."""
+    plan = compiled.memory_analysis()
+    return plan.output_size_in_bytes - plan.alias_size_in_bytes + plan.temp_size_in_bytes if plan else 0
 
 
 def device_memory(devices) -> int:

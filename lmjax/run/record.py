@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from lmjax.config import setting
 from lmjax.errors import UserError
+from lmjax.machine import cores
 from lmjax.run import flags
 from lmjax.run.log import read, replace_lines
 from lmjax.run.settings import text
@@ -158,8 +159,7 @@ def device() -> str:
         return f"{jax.device_count()} x {first.device_kind}"
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {names[0] if names else platform.processor() or platform.machine()}"
+    return f"{cores()} cores of {names[0] if names else platform.processor() or platform.machine()}"
 
 
 def commit() -> str:

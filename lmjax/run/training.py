@@ -263,7 +263,7 @@ def fit(
         return outcome._replace(params=best_params(session, specs) if best else last)
     stopped = tuple(np.flatnonzero(np.asarray(form.joined(state).bad)[:, 0] >= config.patience).tolist())
     winner = None if whole else side_by_side.winner(history, rank, made.count, stopped, best)
-    side_by_side.keep(folder, made.facts, form.name, best=winner or 0, keeps_best=best)
+    side_by_side.keep(folder, made.facts, form, best=winner or 0, keeps_best=best)
     params = made.all_weights(form.joined(state))
     return outcome._replace(params=params, lanes=made.facts, best=winner, stopped=stopped)
 

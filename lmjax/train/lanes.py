@@ -3,13 +3,15 @@
 A lane is the training that its seed and its numbers alone would be: it begins with that one's weights and draws with
 its keys. There are two ways to it: one program for all under `jax.vmap` (`Together`), and the program of one, compiled
 once and called for each lane (`InTurn`), which costs nothing where a lane alone keeps the device busy and which batches
-of several shapes need. `Alone` is a training without lanes; all three have the same methods, over the state as it is
+of several shapes need. A CPU may have several of those calls under way: steps of small arrays leave cores idle that
+another lane can use. `Alone` is a training without lanes; all three have the same methods, over the state as it is
 stepped ("running") and its canonical form, the one in checkpoints: arrays [N, ...], carry [B, N, ...].
 
 N lanes, B batch.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -201,12 +203,17 @@ class Together:
 
 
 class InTurn:
-    """The lanes one after the other, each stepped by the program of one; running, they are a list of states."""
+    """The lanes one after the other, each stepped by the program of one; running, they are a list of states.
+
+    abreast: how many are under way at any time, each in a thread of its own. It changes no bit. More than one only
+    where the program has no collectives, which would wait for each other crosswise.
+    """
 
     name = "in turn"
 
-    def __init__(self, strategy, draws, where: list[int]):
-        self.strategy, self.where = strategy, where
+    def __init__(self, strategy, draws, where: list[int], abreast: int = 1):
+        self.strategy, self.where, self.abreast = strategy, where, abreast
+        self.threads = ThreadPoolExecutor(abreast, "lane") if abreast > 1 else None
         self.draws = [jax.tree.map(lambda x: x[i], draws) for i in range(len(where))]  # noqa: B023
         self.summary = jax.jit(lambda metrics: summary(jax.tree.map(lambda *x: jnp.stack(x), *metrics)))
 
@@ -224,8 +231,12 @@ class InTurn:
         return [self.strategy.batch(batch) for batch in rows]
 
     def launch(self, call, states, batches):
-        each = zip(states, self.where, self.draws)
-        new, metrics = zip(*(call(state, batches[at], draw) for state, at, draw in each))
+        def one(state, at, draw):
+            stepped = call(state, batches[at], draw)
+            return jax.block_until_ready(stepped) if self.threads else stepped  # the next has this one's place
+
+        each = self.threads.map if self.threads else map
+        new, metrics = zip(*each(one, states, self.where, self.draws))
         return list(new), self.summary(list(metrics))
 
     def sample(self, states, batches):

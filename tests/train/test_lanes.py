@@ -1,5 +1,6 @@
 """Lanes: each is the training that its seed and its numbers alone would be, in each form, however it is spread."""
 
+import threading
 from functools import partial
 
 import jax
@@ -17,6 +18,7 @@ from lmjax.train.step import Recipe
 
 SPECS = {"w": Param((4, 3), ("embed", "mlp"), normal(1.0))}
 SEEDS = (3, 0, 11)
+ABREAST = partial(InTurn, abreast=2)
 
 
 def loss(params, batch, key, carry, noise=0.1):
@@ -83,8 +85,8 @@ STRATEGIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "form"), [("local", Together), ("local", InTurn), ("pmap", Together),
-                                            ("pmap", InTurn), ("mesh", InTurn)])  # fmt: skip
+@pytest.mark.parametrize(("name", "form"), [("local", Together), ("local", InTurn), ("local", ABREAST),
+                                            ("pmap", Together), ("pmap", InTurn), ("mesh", InTurn)])  # fmt: skip
 def test_each_lane_is_the_training_alone(name, form):
     # Each device draws its own noise, so several are compared on the loss without it.
     part_loss = loss if name == "local" else partial(loss, noise=0.0)
@@ -117,7 +119,21 @@ def test_numbers_of_a_lane_are_arguments_of_the_step(form):
         same(state, i, trained_alone(5, hyper=hyper)[0])
 
 
-@pytest.mark.parametrize("form", [Together, InTurn])
+def test_lanes_abreast_end_in_the_bits_of_lanes_in_turn_and_are_under_way_together():
+    several = [Lane(seed, {"lr": lr}) for seed in SEEDS for lr in (0.01, 0.1)]
+    (one, said), (other, heard) = (trained(several, form, parallel.local()) for form in (InTurn, ABREAST))
+    jax.tree.map(np.testing.assert_array_equal, (one, said), (other, heard))
+    met = threading.Barrier(2, timeout=60)  # passed by two calls at one time alone
+    form = ABREAST(parallel.local(), lanes.draws([Lane(0), Lane(1)], lambda seed: keys(seed)[0]), [0, 1])
+
+    def call(state, batch, draw):
+        met.wait()
+        return state, {"loss": jnp.float32(0), "bad": jnp.int32(0)}
+
+    form.launch(call, [0, 1], [0, 1])
+
+
+@pytest.mark.parametrize("form", [Together, InTurn, ABREAST])
 def test_a_lane_that_fails_stops_alone_and_for_good(form):
     def rows(step, seed):  # the second seed's are no numbers in three steps
         made = batch(step, seed)
