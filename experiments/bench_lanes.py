@@ -7,10 +7,9 @@ down meanwhile slows both. It compares the steps a second once all is compiled, 
 --of=gpt is nanoGPT's CPU recipe and lstm an epoch of the LSTM of 2 x 200 cells, both on Python's documentation; seqgan
 the generator's training by likelihood on an oracle.
 
-Measured on two quiet cores, 16 lanes beside single runs: gpt (200 steps) 0.87, 1.06 and 1.01 times the steps a second,
-in three measurements, and 1.80, 2.27 and 1.73 times as fast in all; seqgan (20 epochs) 1.11, 0.94 and 0.96, 7.5, 5.5
-and 5.7; lstm 0.96 and 1.08, 1.71 and 1.62. The gpt's lanes went in turn, 311 ms a step of all, where at once they took
-333.
+Measured on two quiet cores, 16 lanes beside single runs, the lanes in turn and two abreast: gpt (200 steps) 1.08 times
+the steps a second and 1.80 times as fast in all; seqgan (20 epochs) 2.05 and 7.1; lstm 1.04 and 1.53. With one lane
+under way at any time it was 0.87 to 1.06 for gpt, 0.94 to 1.11 for seqgan, 0.96 and 1.08 for lstm.
 """
 
 import statistics

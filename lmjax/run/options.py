@@ -49,8 +49,8 @@ class Training(Run):
         "", 'trainings side by side with other numbers: "lr=1e-3,3e-4 x model.dropout=0.1,0.3" is four, of each seed'
     )
     form: str = setting(
-        "measured", "of lanes on a CPU: all in each operation, one after the other, or what a few steps show to be "
-        "faster; elsewhere they run at once", choices=("measured", "at_once", "in_turn"),
+        "measured", "of lanes on a CPU: all in each operation, one after the other with so many abreast as is fastest, "
+        "or what a few steps show to be faster; elsewhere they run at once", choices=("measured", "at_once", "in_turn"),
     )  # fmt: skip
 
     def __post_init__(self):

@@ -3,15 +3,20 @@ be a lane is one line."""
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lmjax.errors import UserError
 from lmjax.run import flags, grid, lanes, models
 from lmjax.run.options import Training
+from lmjax.train import optim, parallel
+from lmjax.train.lanes import AXES, InTurn, draws
+from lmjax.train.state import new_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import classify
@@ -140,3 +145,29 @@ def test_histories_of_lanes_are_told_apart():
     assert lanes.mean_of([{"loss": 1.0}, {"loss": float("nan")}])["loss"] == 1.0
     history = [{"step": 1, "loss": 1.0, "loss_0": 1.0, "loss_1": 2.0}]
     assert [lanes.winner(history, lambda m: m["loss"], 2, stopped, False) for stopped in ((), (0,))] == [0, 1]
+
+
+def test_as_many_lanes_are_abreast_as_a_measurement_or_the_run_before_or_memory_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes, "cores", lambda: 4)
+    facts = lanes.asked(Training(seeds=3))
+    assert lanes.widths(tmp_path, parallel.local(), facts) == [1, 3]
+    assert lanes.widths(tmp_path, parallel.data_parallel(), facts) == [1]  # collectives would wait crosswise
+    form = InTurn(parallel.local(), draws(facts.lanes, jax.random.key), facts.where, 3)
+    lanes.keep(tmp_path, facts, form)
+    assert lanes.widths(tmp_path, parallel.local(), facts) == [3]
+    monkeypatch.setattr(lanes, "cores", lambda: 2)  # it goes on elsewhere
+    assert lanes.widths(tmp_path, parallel.local(), facts) == [1, 2]
+
+    def sleeping(state, batch, draw):
+        time.sleep(0.02)
+        return state, {"loss": jnp.float32(0), "bad": jnp.int32(0)}
+
+    def fastest(fits):
+        calls = {InTurn(parallel.local(), form_draws, facts.where, width): sleeping for width in (1, 3)}
+        state = jax.vmap(lambda _: state_of_one, out_axes=AXES, axis_size=3)(None)
+        return lanes.fastest(calls, state, [{"x": np.zeros(1)}] * 3, lambda form, call: fits, said.append)
+
+    form_draws, said = draws(facts.lanes, jax.random.key), []
+    state_of_one = new_state({"w": jnp.zeros(2)}, optim.adamw(0.1))
+    assert [fastest(fits).abreast for fits in (True, False)] == [3, 1]
+    assert ["taken 3 abreast" in said[0], "abreast" in said[1]] == [True, False]
