@@ -22,9 +22,9 @@ writes explain.html, a PNG of each view and explain.json to --target, and the st
     probes       what a linear classifier reads off each layer             classify, vit; with --probe gpt_char, a BERT
 
 A score is the log-odds of an answer in nats: the class or next token that is likeliest, or --answer. Lines of --input
-are texts, for vit numbers of test images, for answer question<TAB>text. Seconds for a small model. Integrated gradients
-take up to --points passes forwards and backwards, a minute for a BERT and far more for a large GPT, whose score is
-steep near a baseline of zeros: what their sum then misses is said.
+are texts, for vit numbers of test images, for answer question<TAB>text, for tag words, word|NN where it reads parts of
+speech. Seconds for a small model. Integrated gradients take up to --points passes forwards and backwards, a minute for
+a BERT and far more for a large GPT, whose score is steep near a baseline of zeros: what their sum then misses is said.
 
 Papers: Sundararajan et al. 2017 (integrated gradients), Zeiler & Fergus 2014 (occlusion), Gal & Ghahramani 2016
 (dropout), Abnar & Zuidema 2020 (rollout), Bahdanau et al. 2015 (alignment), Olsson et al. 2022 (induction heads), Alain

@@ -9,7 +9,9 @@ completes. --input is a UTF-8 file, plain or .gz; without it lines come from sta
 
     a run of             a line is                     out comes
     classify.py          a text                        label, probability, probabilities of every class
-    tag.py               words with spaces between     words, tags, probabilities of the tags
+    tag.py               words with spaces between,    words, tags, probabilities of the tags
+                         word|NN where it reads parts
+                         of speech, --columns
     answer.py            question<TAB>text, or JSON    answer, probability, start and end in the text
                          {"question", "context"}
     translate_multi30k   a sentence                    translation

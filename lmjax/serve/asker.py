@@ -33,11 +33,15 @@ class Asker:
     def start(self):
         for rows in self.batches:
             for length in self.lengths():
-                text = " ".join(["a"] * (length - 4))  # with a model's marks around it no more than `length`
+                text = " ".join([self.word()] * (length - 4))  # with a model's marks around it no more than `length`
                 try:
                     self.one([("a", text) if self.does == "answer" else text] * rows, rows)
                 except UserError:  # longer than the model takes
                     continue
+
+    def word(self) -> str:
+        """A word as it stands in texts."""
+        return "a" + "|a" * len(self.trained.known.columns) if self.does == "tag" else "a"
 
     def close(self):
         self.gather.close()

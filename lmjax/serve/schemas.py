@@ -113,7 +113,8 @@ class Embedding(Request):
 
 
 class Texts(Request):
-    """Of /v1/classify, /v1/tag (words with spaces between them) and /v1/translate."""
+    """Of /v1/classify, /v1/tag (words with spaces between them, `word|NN` for a tagger that reads parts of speech) and
+    /v1/translate."""
 
     input: str | list[str]
 

@@ -15,10 +15,11 @@ from lmjax.errors import UserError
 from lmjax.interop.vectors import write_vectors
 from lmjax.models.tagger import tagger_params
 from lmjax.run import flags
-from lmjax.run.tasks import tagging
+from lmjax.run.tasks import predicting, tagging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
+import explain
 import tag
 
 SMALL = ["--strategy=local", "--shapes=1", "--batch=16", "--lr=0.02", "--model.word_dim=16", "--model.letter_dim=8",
@@ -30,6 +31,13 @@ def run(*arguments):
     tag.main(asked)
     record = json.loads((Path(asked.workdir) / "result.json").read_text())
     return {name: figure["mean"] for name, figure in record["metrics"].items()}
+
+
+def explained(workdir, *arguments) -> dict:
+    """The views of explain.py by their titles."""
+    explain.main(flags.parse(explain.Config, argv=["", f"--workdir={workdir}", *arguments]))
+    kept = json.loads((workdir / "explain" / "explain.json").read_text())
+    return {view["title"]: view for view in kept["parts"][0]["views"]}
 
 
 def columns(sentences) -> str:
@@ -100,6 +108,24 @@ def test_vectors_of_ones_own(tmp_path):
         tagging.vectors(str(path), 20)
 
 
+def test_a_tag_rests_on_its_word_and_on_those_beside(trained):
+    _, workdir = trained
+    words = ["Bob", "lives", "in", "Oville", "."]
+    (tags, probabilities), = tagging.tag(tagging.load(str(workdir)), [tuple(words)])
+    found = explained(workdir, "--text=" + " ".join(words))
+    own = [n for n, tag in enumerate(tags) if tag != "O"]
+    assert list(found) == [f"occlusion for word {n}" for n in own]
+    view = found[f"occlusion for word {own[0]}"]
+    assert f"of {words[own[0]]!r}, probability {probabilities[own[0]]:.4f}" in view["note"]
+    assert view["own"] == own[0]
+    assert max(view["values"]) > 0.1
+    other = explained(workdir, f"--text={' '.join(words)}", "--at=1", "--answer=O")
+    assert list(other) == ["occlusion for word 1"]
+    for asked, line in (("--at=5", "the sentence has words 0 to 4"), ("--answer=B-FOO", "--answer=B-FOO is no tag")):
+        with pytest.raises(UserError, match=line):
+            explained(workdir, f"--text={' '.join(words)}", asked)
+
+
 @pytest.mark.parametrize("network", ["features", "hmm"])
 def test_columns_are_read_by_what_was_trained_with_them(network, names, tmp_path):
     metrics = run(f"--data={names}", f"--workdir={tmp_path / 'run'}", f"--network={network}", "--columns=1",
@@ -110,6 +136,19 @@ def test_columns_are_read_by_what_was_trained_with_them(network, names, tmp_path
     assert len(tags) == len(probabilities) == 2
     with pytest.raises(UserError, match="sentence 2, 'Bob left', is words alone"):
         tagging.tag(tagger, [(), ("Bob", "left")])
+    # Lines have a word's column behind it, and that itself may hold the mark.
+    found, = predicting.tagged(tagger, ["Bob|3 left|4"])
+    assert (found["words"], found["tags"]) == (("Bob", "left"), tags)
+    assert tagging.sentence(tagger, "a|b|3") == Sentence(("a|b",), (), (("3",),))
+    for line in ("Bob|3 left", "|3"):
+        with pytest.raises(UserError, match=r"is a word alone, .* 1 further column .*: write them behind .* cat\|NN"):
+            tagging.sentence(tagger, line)
+    if network == "features":
+        column = explained(tmp_path / "run", "--text=Bob|3 lives|5 in|2 Oville|6")["occlusion for word 0, column 1"]
+        assert column["pieces"] == ["3 ", "5 ", "2 ", "6 "]
+        assert np.abs(column["values"]).max() > 0.1
+        with pytest.raises(UserError, match="'lives' is a word alone"):
+            explained(tmp_path / "run", "--text=Bob|3 lives")
 
 
 def test_parts_of_speech_with_features_past_the_lstm(tmp_path):

@@ -134,7 +134,8 @@ def test_the_other_tasks_are_asked_for_what_came(monkeypatch, limits, does, name
         return ({"said": n} for n, _ in enumerate(items))
 
     monkeypatch.setattr(predicting, name, answers)
-    some = client(predicting.Able(does, SimpleNamespace(window=16), "run"), limits, rows=2)
+    trained = SimpleNamespace(window=16, known=SimpleNamespace(columns=()))
+    some = client(predicting.Able(does, trained, "run"), limits, rows=2)
     assert seen  # compiled before the first request
     answer = some.post(f"/v1/{does}", json=body)
     assert answer.json()["data"] == [{"index": n, "said": n} for n in range(len(asked))]

@@ -9,6 +9,7 @@ import numpy as np
 from lmjax import config
 from lmjax.data import pairs
 from lmjax.data.tag_rows import UNKNOWN
+from lmjax.data.tagged import Sentence
 from lmjax.errors import UserError
 from lmjax.models import crf, hmm, rnnsearch, seq2seq
 from lmjax.run.explaining.subject import Subject, items, panels
@@ -27,31 +28,41 @@ def of_tagger(found: tagging.Tagger) -> Subject:
     """An item is a sentence's words."""
     if isinstance(found.model, hmm.HMM):
         raise UserError("an HMM's tags follow from its two tables of counts: there is nothing more to see")
-    if found.known.columns:
-        raise UserError("a tagger that reads further columns cannot be explained yet: train one on words alone")
-    return Subject("tag", {"occlusion": partial(_occluded, found)}, {}, partial(_items, lambda line: line.split()))
+    read = partial(_items, partial(tagging.sentence, found))
+    return Subject("tag", {"occlusion": partial(_occluded, found)}, {}, read)
 
 
-def _occluded(found: tagging.Tagger, words: list[str], asked):
-    """For each tag that is no O, or for the word --at: what of its log-odds is lost by each other word."""
-    said = tagging.tag(found, [tuple(words)])[0][0]
-    if asked.at >= len(words):
-        raise UserError(f"--at={asked.at}: the sentence has words 0 to {len(words) - 1}")
+def _occluded(found: tagging.Tagger, sentence: Sentence, asked):
+    """For each tag that is no O, or for the word --at: what of its log-odds is lost by each word, and by each entry of
+    the further columns that the tagger reads."""
+    said, words, T = tagging.tag(found, [sentence])[0][0], sentence.words, len(sentence.words)
+    if asked.at >= T:
+        raise UserError(f"--at={asked.at}: the sentence has words 0 to {T - 1}")
     chunks = [n for n, tag in enumerate(said) if tag != "O"]
     at = [asked.at] if asked.at >= 0 else chunks[:4] or [0]
-    variants = [tuple(words)]
-    variants += [tuple(UNKNOWN if m == n else word for m, word in enumerate(words)) for n in range(len(words))]
-    marginals = _marginals(found, variants)  # [1+T,T,K]
+    rows = [words, *sentence.columns]
+    variants = [_without(sentence, row, n) for row in range(len(rows)) for n in range(T)]
+    marginals = _marginals(found, [sentence, *variants])  # [1+RT,T,K]
     views = []
     for t in at:
         answer = _answer(found, asked.answer) if asked.answer else int(marginals[0, t].argmax())
         p = np.clip(marginals[:, t, answer], 1e-9, 1 - 1e-9)
         odds = np.log(p) - np.log1p(-p)
-        note = (f"for {found.known.tags[answer]!r} of {words[t]!r}, probability {p[0]:.4f}; lost where a word is one "
-                "that is not known")  # fmt: skip
-        views.append(Words(f"occlusion for word {t}", note, [word + " " for word in words],
-                           (odds[0] - odds[1:]).tolist(), t))  # fmt: skip
+        lost = (odds[0] - odds[1:]).reshape(len(rows), T)
+        for row, values in enumerate(lost):
+            what = f"what column {row} says" if row else "a word"
+            note = (f"for {found.known.tags[answer]!r} of {words[t]!r}, probability {p[0]:.4f}; lost where {what} is "
+                    "not known")  # fmt: skip
+            views.append(Words(f"occlusion for word {t}" + f", column {row}" * bool(row), note,
+                               [part + " " for part in rows[row]], values.tolist(), t))  # fmt: skip
     return views
+
+
+def _without(sentence: Sentence, row: int, n: int) -> Sentence:
+    """The sentence in which word n, row 0, or what a further column says of it, row 1 or more, is not known."""
+    rows = [sentence.words, *sentence.columns]
+    rows[row] = tuple(UNKNOWN if m == n else part for m, part in enumerate(rows[row]))
+    return Sentence(rows[0], (), tuple(rows[1:]))
 
 
 def _answer(found, name) -> int:
@@ -63,10 +74,9 @@ def _answer(found, name) -> int:
 def _marginals(found: tagging.Tagger, sentences) -> np.ndarray:
     """P(tag | sentence) of each word, [N,T,K]."""
     from lmjax.data import tag_rows
-    from lmjax.data.tagged import Sentence
     from lmjax.models.tagger import links
 
-    encoded = tagging.encode(found, [Sentence(one, ()) for one in sentences])
+    encoded = tagging.encode(found, sentences)
     legal = crf.allowed(found.known.tags, found.known.scheme)
     emissions = tagging.FAMILIES[type(found.model)].emissions
 
@@ -78,7 +88,7 @@ def _marginals(found: tagging.Tagger, sentences) -> np.ndarray:
     for who, rows in tag_rows.evaluation(encoded, 64):
         some = np.asarray(program(found.params, {name: x for name, x in rows.items() if name != "tags"}))
         for n, i in enumerate(who):
-            result[i] = some[: len(sentences[0]), n]
+            result[i] = some[: len(sentences[0].words), n]
     return np.stack(result)
 
 

@@ -66,10 +66,10 @@ def classified(trained, texts: Sequence[str], **settings) -> Iterator[dict]:
 
 
 def tagged(trained, texts: Sequence[str], **settings) -> Iterator[dict]:
-    """words, as spaces part them, tags, and the probabilities of the tags. settings: as of tagging.tag."""
-    cut = [tuple(text.split()) for text in texts]
-    for words, (tags, shares) in zip(cut, tagging.tag(trained, cut, **settings)):
-        yield {"words": words, "tags": tags, "probabilities": [round(float(p), 4) for p in shares]}
+    """words, as tagging.sentence reads them, tags, and the probabilities of the tags. settings: as of tagging.tag."""
+    cut = [tagging.sentence(trained, text) for text in texts]
+    for one, (tags, shares) in zip(cut, tagging.tag(trained, cut, **settings)):
+        yield {"words": one.words, "tags": tags, "probabilities": [round(float(p), 4) for p in shares]}
 
 
 def answered(trained, pairs: Sequence[tuple[str, str]], **settings) -> Iterator[dict]:

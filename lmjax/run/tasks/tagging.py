@@ -73,6 +73,23 @@ def _counted(links, batch):
     return tagger.best_tags(links, batch["scores"].swapaxes(0, 1), batch["seen"])
 
 
+def sentence(given: Tagger, line: str) -> Sentence:
+    """The words of a line, which spaces part. For a tagger that reads further columns each word has what they say
+    behind it, as Moses writes factors: `The|DT cat|NN`. UserError where a word lacks it."""
+    need = len(given.known.columns)
+    parts = [word.rsplit("|", need) if need else [word] for word in line.split()]
+    for word, *columns in parts:
+        if len(columns) < need or not word:
+            raise UserError(f"{'|'.join([word, *columns])!r} is a word alone, and {_lacking(need)}: write them behind "
+                            f"each word, cat{'|NN' if need == 1 else '|NN|...'}")  # fmt: skip
+    words, *columns = zip(*parts) if parts else [()] * (1 + need)
+    return Sentence(words, (), tuple(columns))
+
+
+def _lacking(need: int) -> str:
+    return f"the tagger was trained with {need} further column{'s' * (need > 1)} such as parts of speech"
+
+
 def encode(given: Tagger, sentences: list[Sentence]) -> tag_rows.TagRows:
     """Sentences, none of them empty, as the tagger reads them."""
     encoded = tag_rows.rows(sentences, given.known, given.tokenizer)
@@ -128,10 +145,8 @@ def tag(given: Tagger, sentences: Sequence, batch: int = 64, check=lambda: None)
     for number, one in enumerate(sentences, start=1):
         one = one if isinstance(one, Sentence) else Sentence(tuple(one), ())
         if len(one.columns) < need and one.words:
-            raise UserError(
-                f"sentence {number:,}, {' '.join(one.words)[:40]!r}, is words alone, and the tagger was trained with "
-                f"{need} further column{'s' * (need > 1)} such as parts of speech: give CoNLL's columns"
-            )
+            raise UserError(f"sentence {number:,}, {' '.join(one.words)[:40]!r}, is words alone, and {_lacking(need)}: "
+                            "give CoNLL's columns")  # fmt: skip
         whole.append(one._replace(tags=()))
     there = [i for i, one in enumerate(whole) if one.words]
     found = [((), np.zeros(0, np.float32))] * len(whole)
