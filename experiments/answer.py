@@ -111,7 +111,7 @@ def main(config):
 
 def train(config):
     from lmjax import param
-    from lmjax.data import reading
+    from lmjax.data import reading, squad
     from lmjax.evaluate.spans import score
     from lmjax.run import grid
     from lmjax.run.lanes import each
@@ -122,7 +122,9 @@ def train(config):
     from lmjax.train import optim
     from lmjax.train.step import Recipe
 
-    examples, valid, test, about = read(config)
+    examples, valid, test, about = squad.splits(
+        config.data, config.valid, config.test, config.valid_articles, config.test_articles, config.data_dir or None
+    )
     with session("answer", config, may_change=ASKED) as run:
         run.say(about)
         model, tokenizer, weights = beginning(config, examples)
@@ -310,19 +312,6 @@ def measure_recall(config):
     for name in ("bm25", "vectors"):
         found = retrieval.recall(searcher(replace(config, retriever=name), texts), questions, right)
         print(f"{name:8}" + "".join(f"  recall@{k} {value:.2f}" for k, value in found.items()), flush=True)
-
-
-def read(config):
-    """(train, valid, test, what they are in words): by articles, or files of their own."""
-    from lmjax.data import squad
-
-    data = squad.load_squad(config.data, config.data_dir or None)
-    others = {name: squad.load_squad(path) for name, path in (("valid", config.valid), ("test", config.test)) if path}
-    cut = [0 if name in others else n for name, n in (("valid", config.valid_articles), ("test", config.test_articles))]
-    train, *parts = squad.split_articles(data, *cut)
-    valid, test = (others[name].examples if name in others else part for name, part in zip(("valid", "test"), parts))
-    sizes = [f"{len(part):,} questions of {len(squad.titles(part))} articles" for part in (train, valid, test)]
-    return train, valid, test, f"{data.said()}; train {sizes[0]}, validation {sizes[1]}, test {sizes[2]}"
 
 
 def beginning(config, train):

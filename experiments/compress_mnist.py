@@ -146,13 +146,14 @@ def main(config):
 
     from lmjax.compress import select
     from lmjax.data import images
+    from lmjax.models.perceptron import network
     from lmjax.run.lanes import each
     from lmjax.run.training import finish, fit, session
     from lmjax.train import optim
     from lmjax.train.step import Recipe
 
     pictures = images.load_images(config.data, config.data_dir or None)
-    specs, logits = network(config, pictures)
+    specs, logits = network(config.network, config.model, pictures)
     if config.start:
         source(config, pictures)  # what is wrong with it is said before anything is begun
     train, beside = pictures.train, {}
@@ -167,7 +168,7 @@ def main(config):
         def recipe(config):
             rate = optim.warmup_cosine(config.lr, steps, 0, config.lr_end)
             tx = optim.adamw(rate, weight_decay=config.weight_decay)
-            tx, loss = changed(config, tx, network(config, pictures)[1], specs, per_epoch)
+            tx, loss = changed(config, tx, network(config.network, config.model, pictures)[1], specs, per_epoch)
             return Recipe(tx=tx, loss=loss, learning_rate=rate)
 
         say = jax.jit(lambda params, images: logits(params, images))
@@ -232,20 +233,6 @@ def bias(logits, labels, digit: int):
     return np.float32(steps[found == found.min()].mean()) * row
 
 
-def network(config, pictures):
-    """(specs, logits(params, images, key)) of the config's network for these images."""
-    from lmjax.models.perceptron import lenet5, lenet5_params, perceptron, perceptron_params
-
-    y, x, channels = pictures.train.pixels.shape[1:]
-    if config.network == "perceptron":
-        specs = perceptron_params(config.model, y * x * channels, pictures.classes)
-        return specs, lambda params, images, key=None: perceptron(params, config.model, images, key)
-    if y != x or y < 12 or y % 4:
-        raise UserError(f"{pictures.name} has images of {y} x {x} pixels: LeNet-5 takes squares of 12, 16, 20, ...")
-    specs = lenet5_params(y, channels, pictures.classes)
-    return specs, lambda params, images, key=None: lenet5(params, images, key, config.model.dropout)
-
-
 def changed(config, tx, logits, specs, per_epoch: int):
     """(tx, loss) as the method has them."""
     from lmjax.compress import distil, prune, quantize, select
@@ -281,6 +268,7 @@ def delivered(config, specs, params):
 
 def source(config, pictures):
     """(config, specs, logits) of the run --start. UserError where it is none of ours, or of other images."""
+    from lmjax.models.perceptron import network
     from lmjax.run.settings import from_json
     from lmjax.run.workdir import stored
 
@@ -290,7 +278,7 @@ def source(config, pictures):
     other = from_json(Config, run["config"], f"{config.start}/config.json")
     if other.data != config.data:
         raise UserError(f"--start={config.start} was trained on {other.data}, this run reads {config.data}: choose one")
-    return other, *network(other, pictures)
+    return other, *network(other.network, other.model, pictures)
 
 
 def taught(config, pictures, train, check):

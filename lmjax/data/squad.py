@@ -167,6 +167,19 @@ def locate(text: str, start: int, context: str) -> tuple[int, int] | None:
     return min((one.span() for one in found), key=lambda span: abs(span[0] - start), default=None)
 
 
+def splits(data: str, valid: str, test: str, valid_articles: int, test_articles: int, data_dir=None):
+    """(train, valid, test, what they are in words), each a list of Example: of load_squad's `data` by articles, or of
+    files of their own where `valid` and `test` name such."""
+    whole = load_squad(data, data_dir)
+    others = {name: load_squad(path) for name, path in (("valid", valid), ("test", test)) if path}
+    cut = [0 if name in others else n for name, n in (("valid", valid_articles), ("test", test_articles))]
+    train, *parts = split_articles(whole, *cut)
+    parts = [others[name].examples if name in others else part for name, part in zip(("valid", "test"), parts)]
+    found = [train, *parts]
+    sizes = [f"{len(part):,} questions of {len(titles(part))} articles" for part in found]
+    return *found, f"{whole.said()}; train {sizes[0]}, validation {sizes[1]}, test {sizes[2]}"
+
+
 def split_articles(squad: Squad, valid: int, test: int) -> tuple[list[Example], list[Example], list[Example]]:
     """(train, valid, test) by articles in the order of their titles: `test` at the end, `valid` in front of them."""
     names = sorted(titles(squad.examples))

@@ -13,10 +13,26 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 
+from lmjax.errors import UserError
 from lmjax.nn.conv import conv, conv_params
 from lmjax.nn.dropout import dropout, fold
 from lmjax.nn.linear import linear, linear_params
 from lmjax.param import normal
+
+
+def network(kind: str, config, pictures):
+    """(specs, logits(params, images, key=None)) of a "perceptron" or a "lenet5" for a data.images.Images.
+
+    config: a Perceptron; of LeNet-5 its dropout alone. UserError where LeNet-5 does not take their size.
+    """
+    y, x, channels = pictures.train.pixels.shape[1:]
+    if kind == "perceptron":
+        specs = perceptron_params(config, y * x * channels, pictures.classes)
+        return specs, lambda params, images, key=None: perceptron(params, config, images, key)
+    if y != x or y < 12 or y % 4:
+        raise UserError(f"{pictures.name} has images of {y} x {x} pixels: LeNet-5 takes squares of 12, 16, 20, ...")
+    specs = lenet5_params(y, channels, pictures.classes)
+    return specs, lambda params, images, key=None: lenet5(params, images, key, config.dropout)
 
 
 def perceptron_params(config, inputs: int, classes: int):

@@ -19,8 +19,6 @@ import numpy as np
 from lmjax import config
 from lmjax.compress import store
 from lmjax.errors import UserError
-from lmjax.run import scripts
-from lmjax.run.record import ROOT
 from lmjax.run.settings import from_json
 from lmjax.run.weights import trained
 from lmjax.run.workdir import stored, stored_network
@@ -205,22 +203,22 @@ def _vit(workdir, settings, data_dir, check) -> Subject:
 
 def _mnist(workdir, settings, data_dir, check) -> Subject:
     from lmjax.data.images import load_images
+    from lmjax.models.perceptron import network
 
-    module = _script("compress_mnist")
     pictures = load_images(settings["data"], data_dir)
-    asked = from_json(module.Config, settings, f"{workdir}/config.json")
-    specs, logits = module.network(asked, pictures)
-    return _images(lambda p, x: logits(p, x), specs, pictures, workdir, "compress_mnist", "last", check)
+    model = from_json(config.Perceptron, settings["model"], f"{workdir}/config.json")
+    specs, logits = network(settings["network"], model, pictures)
+    return _images(logits, specs, pictures, workdir, "compress_mnist", "last", check)
 
 
 def _reader(workdir, settings, data_dir, check) -> Subject:
-    from lmjax.data import reading
+    from lmjax.data import reading, squad
     from lmjax.evaluate.spans import score
     from lmjax.run.tasks import answering
 
-    found, module = answering.load(workdir, flag="--start"), _script("answer")
-    asked = from_json(module.Config, settings | {"data_dir": data_dir or ""}, f"{workdir}/config.json")
-    _, _, test, _ = module.read(asked)
+    found = answering.load(workdir, flag="--start")
+    files = [settings[name] for name in ("data", "valid", "test", "valid_articles", "test_articles")]
+    _, _, test, _ = squad.splits(*files, data_dir)
     windows = reading.windows(test, found.cutter, found.window, found.stride, found.question_length)
     search = functools.partial(answering.search, model=found.model, windows=windows, longest=found.answer_length,
                                check=check)  # fmt: skip
@@ -262,10 +260,6 @@ def _encoder(workdir, settings, data_dir, check) -> Subject:
     encode = jax.jit(lambda params: bert.encode(params, found.model, one))
     return Subject("bert_pretrain", found.params, bert.pretrain_params(found.model), quality, encode,
                    f"32 rows of {found.model.context} tokens")  # fmt: skip
-
-
-def _script(name: str):
-    return scripts.load(ROOT / "experiments" / f"{name}.py")
 
 
 SUBJECTS = {
