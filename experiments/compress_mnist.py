@@ -2,8 +2,8 @@
 
     bash launch/run.sh experiments/compress_mnist.py
 
-trains LeNet-300-100 on the 8 x 8 digits that scikit-learn carries (nothing to download; pip install 'lmjax[digits]'),
-takes its smallest weights away in eight rounds until one in ten is left, and says how many test images it gets wrong.
+trains LeNet-300-100 on the 8 x 8 digits that scikit-learn carries (nothing to download), takes its smallest weights
+away in eight rounds until one in ten is left, and says how many test images it gets wrong.
 
     X="bash launch/run.sh experiments/compress_mnist.py --data_dir=DATA"
     $X --preset=lenet_300_100 --seeds=3 --workdir=runs/dense

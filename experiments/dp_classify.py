@@ -15,7 +15,7 @@ Papers: Abadi et al. 2016 (DP-SGD); Tramèr & Boneh 2021 (private linear models 
 from dataclasses import dataclass
 
 from lmjax.config import setting
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.privacy.options import Private
 from lmjax.run import flags
 from lmjax.run.options import Training
@@ -127,7 +127,7 @@ def main(config):
         drawn = private.curve(points, run.workdir / "curve.png", "accuracy, %", data.name, {"largest class": largest})
         note = f"an example is a text, {N:,} of them; delta {config.privacy.delta:g}; vectors of {config.start}"
         finish(run, PRESETS, outcome, metrics, None, note, [config.seed + n for n in range(config.seeds)])
-        run.say(str(drawn) if drawn else "curve.png needs matplotlib: pip install 'lmjax[plot]'")
+        run.say(str(drawn) if drawn else "curve.png needs matplotlib: " + install("plot"))
 
 
 def divided(data, seed: int) -> dict:

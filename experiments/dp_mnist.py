@@ -5,7 +5,7 @@
 trains the paper's network, 60 principal directions and 1,000 hidden ReLU, so that the weights tell next to nothing of
 any one image: (epsilon 2, delta 1e-5)-differential privacy. The log and result.json have the epsilon, dp-accounting's.
 
-    bash launch/run.sh experiments/dp_mnist.py                     # scikit-learn's 8 x 8 digits, nothing to download
+    LMJAX_EXTRAS=privacy bash launch/run.sh experiments/dp_mnist.py    # scikit-learn's digits, nothing to download
 
 The directions are learnt privately too, with noise of their own, and their cost is in epsilon.
 

@@ -18,6 +18,7 @@ There is no published curve of the kind. Papers: Abadi et al. 2016; McMahan et a
 from dataclasses import dataclass
 
 from lmjax.config import GPT, setting, sized
+from lmjax.errors import install
 from lmjax.privacy.options import Private
 from lmjax.run import flags
 from lmjax.run.options import Training
@@ -133,7 +134,7 @@ def main(config):
         seeds = [config.seed + n for n in range(config.seeds)]
         note = f"an example is {model.context + 1} characters, {N:,} of them; delta {config.privacy.delta:g}"
         finish(run, PRESETS, outcome, metrics, None, note, seeds)
-        run.say(str(drawn) if drawn else "curve.png needs matplotlib: pip install 'lmjax[plot]'")
+        run.say(str(drawn) if drawn else "curve.png needs matplotlib: " + install("plot"))
 
 
 if __name__ == "__main__":

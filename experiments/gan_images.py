@@ -2,8 +2,7 @@
 
     bash launch/run.sh experiments/gan_images.py
 
-draws the 8 x 8 digits that scikit-learn carries (nothing to download; pip install 'lmjax[digits]'), five seeds as lanes
-of one program, by WGAN-GP.
+draws the 8 x 8 digits that scikit-learn carries (nothing to download), five seeds as lanes of one program, by WGAN-GP.
 
     bash launch/run.sh experiments/gan_images.py --preset=mnist_dcgan --data_dir=DATA
     bash launch/run.sh experiments/gan_images.py --preset=mnist_wgan_gp --data_dir=DATA

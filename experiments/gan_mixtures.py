@@ -46,6 +46,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmjax.config import Game, PointGAN, setting
+from lmjax.errors import install
 from lmjax.run import flags
 from lmjax.run.options import Training
 
@@ -141,7 +142,7 @@ def main(config):
             run.say(f"{name}: {f['modes']} modes{missed}, {f['high_quality']:.1f} % of high quality, "
                     f"reverse KL {f['reverse_kl']:.3f}")  # fmt: skip
         if draw(points, figures, called, mixture, run.workdir / "samples.png") is None:
-            run.say("samples.png and training.gif need matplotlib: pip install 'lmjax[plot]'")
+            run.say("samples.png and training.gif need matplotlib: " + install("plot"))
         else:
             animate(sorted(frames.glob("*.npy")), mixture, run.workdir / "training.gif")
         published = PUBLISHED.get(config.preset, {})

@@ -2,8 +2,8 @@
 
     bash launch/run.sh experiments/vit.py
 
-trains on the 8 x 8 digits that scikit-learn carries (nothing to download; pip install 'lmjax[digits]') for half a
-minute of one core and ends with the accuracy on 360 of them in percent: 98.6.
+trains on the 8 x 8 digits that scikit-learn carries (nothing to download) for half a minute of one core and ends with
+the accuracy on 360 of them in percent: 98.6.
 
     bash launch/run.sh experiments/vit.py --preset=mnist --data_dir=DATA
 
@@ -22,6 +22,7 @@ Departure: it is small, and trained on the task alone, with images moved by a pi
 from dataclasses import dataclass, replace
 
 from lmjax.config import ViT, setting
+from lmjax.errors import install
 from lmjax.run import flags
 from lmjax.run.options import Training
 
@@ -125,7 +126,7 @@ def main(config):
                 found = [jax.device_get(look(outcome.params, rows["images"])) for rows in parts]
                 called, seen = (np.concatenate(part)[: len(pictures.test)] for part in zip(*found))
                 if draw(pictures.test, called, seen, config.pictures, run.workdir / "rollout.png") is None:
-                    run.say("rollout.png needs matplotlib: pip install 'lmjax[plot]'")
+                    run.say("rollout.png needs matplotlib: " + install("plot"))
             return {"test_accuracy": test["accuracy"], "test_error": 100 - test["accuracy"], "test_loss": test["loss"],
                     "validation_accuracy": last["accuracy"], "validation_loss": last["loss"]}  # fmt: skip
 

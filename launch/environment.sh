@@ -32,7 +32,7 @@ make_environment() {
     *)
         extras=$wanted
         if command -v uv >/dev/null 2>&1; then
-            uv venv --quiet --clear --python "${LMJAX_PYTHON:->=3.11}" "$root/.venv"
+            uv venv --quiet --clear --seed --python "${LMJAX_PYTHON:->=3.11}" "$root/.venv"
         else
             python=$(find_python)
             "$python" -m venv --clear "$root/.venv"

@@ -18,5 +18,5 @@ case "${1:-}" in
         exit 2
     fi ;;
 esac
-environment text,plot,tb
+environment text,plot,tb,digits
 exec "$root/.venv/bin/python" "$@"

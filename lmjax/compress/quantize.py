@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.compress.select import flat, replaced
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 
 class Quantized(NamedTuple):
@@ -94,5 +94,5 @@ def _library():
     try:
         import qwix
     except ImportError:
-        raise UserError("qwix is not installed: pip install 'lmjax[compress]'") from None
+        raise UserError("qwix is not installed: " + install("compress")) from None
     return qwix

@@ -24,7 +24,7 @@ import numpy as np
 
 from lmjax.data import files
 from lmjax.data import text as texts
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 UNITS = ("words", "ascii", "characters", "jieba")
 PIECE = 1 << 21  # bytes read at a time
@@ -169,7 +169,7 @@ def _splitter(units: str) -> Callable[[str], list[str]]:
             import jieba
         except ImportError:
             raise UserError(
-                "units=jieba needs the package jieba: install it (pip install jieba), or take units=characters"
+                f"units=jieba needs the package jieba: {install('chinese')}; or take units=characters"
             ) from None
         jieba.setLogLevel("WARNING")  # it tells of its dictionary on stderr
         return lambda text: [word for word in jieba.cut(text.lower()) if any(map(str.isalpha, word))]

@@ -14,7 +14,7 @@ import numpy as np
 from lmjax.data import files
 from lmjax.data.batches import drawn_from, shuffled
 from lmjax.data.files import File, Source
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
 MNIST = Source("mnist", "http://yann.lecun.com/exdb/mnist/", (
@@ -169,7 +169,7 @@ def _digits() -> Images:
         from sklearn.datasets import load_digits
     except ImportError:
         raise UserError(
-            "the digits come with scikit-learn, which is not installed: pip install 'lmjax[digits]', or --data=mnist"
+            f"the digits come with scikit-learn, which is not installed: {install('digits')}; or give --data=mnist"
         ) from None
     found = load_digits()
     return Images(np.round(found.images[..., None] * (255 / 16)).astype(np.uint8), found.target.astype(np.int32))

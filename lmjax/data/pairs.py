@@ -16,7 +16,7 @@ from lmjax.data import files
 from lmjax.data.files import File, Source
 from lmjax.data.text import decode
 from lmjax.data.tokenizers import BPE, tokenizers_library
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 _MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw"
 MULTI30K = Source("multi30k-en-de", "https://arxiv.org/abs/1605.00459", tuple(
@@ -111,7 +111,7 @@ def moses(language: str) -> Callable[[str], str]:
     try:
         from sacremoses import MosesPunctNormalizer, MosesTokenizer
     except ImportError:
-        raise UserError("Moses's tokens need the sacremoses library: pip install 'lmjax[translate]'") from None
+        raise UserError("Moses's tokens need the sacremoses library: " + install("translate")) from None
     plain, tokens = MosesPunctNormalizer(language), MosesTokenizer(language)
     return lambda line: tokens.tokenize(plain.normalize(line.lower()), return_str=True, escape=False)
 
@@ -121,7 +121,7 @@ def spacy(language: str) -> Callable[[str], str]:
     try:
         import spacy
     except ImportError:
-        raise UserError("spaCy's tokens need the spacy library: pip install 'lmjax[translate]'") from None
+        raise UserError("spaCy's tokens need the spacy library: " + install("translate")) from None
     try:
         rules = spacy.blank(language).tokenizer
     except ImportError:

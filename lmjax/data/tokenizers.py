@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 
 @dataclass(frozen=True)
@@ -322,7 +322,7 @@ def tokenizers_library():
     try:
         import tokenizers
     except ImportError:
-        raise UserError("BPE needs the tokenizers library, which is not installed: pip install 'lmjax[text]'") from None
+        raise UserError("BPE needs the tokenizers library, which is not installed: " + install("text")) from None
     return tokenizers
 
 

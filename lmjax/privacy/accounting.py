@@ -8,7 +8,7 @@ import math
 from functools import partial
 from typing import NamedTuple
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 ORDERS = [2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512]  # of Rényi's divergences
 
@@ -41,8 +41,8 @@ def library():
         import dp_accounting.pld
         import dp_accounting.rdp
     except ImportError:
-        raise UserError("privacy is accounted for by dp-accounting, which is not installed: LMJAX_EXTRAS=privacy, or "
-                        "pip install 'lmjax[privacy]'") from None  # fmt: skip
+        raise UserError("privacy is accounted for by dp-accounting, which is not installed: "
+                        + install("privacy")) from None  # fmt: skip
     return dp_accounting
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from lmjax.data.batches import drawn_from
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 
 COINS = 2**40  # keeps their stream apart from those of steps
 
@@ -45,8 +45,8 @@ def least_epsilon(scores, trained, delta: float, confidence: float = 0.95) -> fl
     try:
         from jax_privacy import auditing
     except ImportError:
-        raise UserError("the audit needs jax-privacy, which is not installed: LMJAX_EXTRAS=privacy, or pip install "
-                        "'lmjax[privacy]'") from None  # fmt: skip
+        raise UserError("the audit needs jax-privacy, which is not installed: "
+                        + install("privacy")) from None  # fmt: skip
     found = auditing.CanaryScoreAuditor(scores[trained], scores[~trained])
     # The threshold from some of the canaries, the bound from the others: one fixed split, so that it repeats.
     strategy = auditing.Split(0.3, seed=0)

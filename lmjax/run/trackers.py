@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run.workdir import write
 
 NAMES = ("wandb", "mlflow", "trackio")
@@ -194,7 +194,7 @@ def check(names):
     """UserError where the library of one of `names` is missing."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"--track={name} needs the package {name}: pip install 'lmjax[{name}]'")
+            raise UserError(f"--track={name} needs the package {name}: {install(name)}")
 
 
 def opener(names, experiment: str, settings: dict, services=SERVICES):

@@ -70,7 +70,7 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-RUN, TEST = "pip ROOT[text,plot,tb]", "pip ROOT[dev,text,plot,tb,text,plot,tb]"
+RUN, TEST = "pip ROOT[text,plot,tb,digits]", "pip ROOT[dev,text,plot,tb,digits,text,plot,tb,digits]"
 
 
 def test_the_first_start_installs_and_the_second_does_not(place):
@@ -93,7 +93,7 @@ def test_the_tests_add_their_extra_to_the_same_environment(place):
     assert place.did() == []
     place.start("run.sh", "x.py", LMJAX_EXTRAS="cuda")
     (line,) = place.did()
-    assert line.startswith("pip ROOT[text,plot,tb,cuda,dev")
+    assert line.startswith("pip ROOT[text,plot,tb,digits,cuda,dev")
 
 
 @pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt"])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lmjax.errors import install
 from lmjax.run.pictures import canvas
 
 FOR, AGAINST = (46, 111, 158), (214, 106, 40)
@@ -102,7 +103,7 @@ def as_html(view: View, picture: str = "") -> str:
         case Table():
             return head + _table(view)
     image = f'<img alt="{html.escape(view.title)}" src="{html.escape(picture)}">' if picture else ""
-    return head + (image or "<p class=note>The picture needs matplotlib: pip install 'lmjax[plot]'.</p>")
+    return head + (image or f"<p class=note>The picture needs matplotlib: {install('plot')}.</p>")
 
 
 def _words(view: Words) -> str:

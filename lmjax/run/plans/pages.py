@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import flags, scripts
 from lmjax.run.output import written
 from lmjax.run.plans.chips import CHIPS
@@ -163,7 +163,7 @@ def draw(record: dict, path: str):
     rows = [row for row in record["devices"] if "error" not in row]
     figure = canvas(9, 4)
     if figure is None:
-        raise UserError("--plot needs matplotlib: pip install 'lmjax[plot]'")
+        raise UserError("--plot needs matplotlib: " + install("plot"))
     x = [row["devices"] for row in rows]
     left, right = figure.subplots(1, 2)
     for name, label, color in (("memory_bytes", "needed", "#222222"), ("state_bytes", "state", "#7a9cc6"),

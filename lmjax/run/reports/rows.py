@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from lmjax.data import files
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import flags, record, scripts
 from lmjax.run.settings import leaves, similar, text
 
@@ -133,13 +133,13 @@ def missing(row: Row, data_dir=None) -> str:
     extra = "digits" if getattr(row.config, "data", "").endswith("digits") else row.needs.extra
     for name in EXTRAS[extra]:
         if importlib.util.find_spec(name) is None:
-            return f"the package {name} is not installed: LMJAX_EXTRAS={extra}, or pip install 'lmjax[{extra}]'"
+            return f"the package {name} is not installed: {install(extra)}"
     start = getattr(row.config, "start", "")
     if start and not os.path.exists(start):
         try:
             importlib.metadata.distribution(start)
         except importlib.metadata.PackageNotFoundError:
-            return f"the package {start} is not installed: pip install --no-deps {start}"
+            return f"the package {start} is not installed: bash launch/run.sh -m pip install --no-deps {start}"
     own = files.own_dir(data_dir)
     for folder in data_folders(row):
         places = [files.cache_dir() / "data" / folder] + ([own / folder] if own else [])

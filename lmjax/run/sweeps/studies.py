@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import scripts
 from lmjax.run.record import ROOT
 from lmjax.run.sweeps import spaces
@@ -140,14 +140,14 @@ def check(url: str):
         import optuna
     except ImportError:
         raise UserError(
-            "a sweep needs Optuna: set LMJAX_EXTRAS=sweep before launch/run.sh, or pip install 'lmjax[sweep]'"
+            "a sweep needs Optuna: " + install("sweep")
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url and not url.startswith(DATABASES):
         raise UserError(f"--storage={public(url)}: expected postgresql://USER@HOST/DATABASE, or nothing for a file")
     if url and importlib.util.find_spec("psycopg") is None:
         raise UserError(
-            "--storage=postgresql:// needs psycopg: LMJAX_EXTRAS=postgres, or pip install 'lmjax[postgres]'"
+            "--storage=postgresql:// needs psycopg: " + install("postgres")
         )
 
 

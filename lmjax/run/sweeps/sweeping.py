@@ -10,7 +10,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from lmjax.errors import Interrupted, UserError
+from lmjax.errors import Interrupted, UserError, install
 from lmjax.run import flags, record, scripts
 from lmjax.run.settings import flatten, to_json
 from lmjax.run.sweeps import pages, spaces, studies
@@ -79,7 +79,7 @@ def planned(config, script: str, rest: list[str]):
         try:
             import cmaes  # noqa: F401
         except ImportError:
-            raise UserError("--sampler=cmaes needs cmaes: LMJAX_EXTRAS=sweep, or pip install 'lmjax[sweep]'") from None
+            raise UserError("--sampler=cmaes needs cmaes: " + install("sweep")) from None
     path = Path(script).resolve()
     mine = {
         field.name: getattr(config, field.name) for field in fields(studies.Plan) if hasattr(config, field.name)

@@ -12,7 +12,7 @@ import numpy as np
 from lmjax.data import files
 from lmjax.data.reading import words_of
 from lmjax.data.text import SUFFIXES, decode
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.run import models
 from lmjax.run.tasks import answering
 
@@ -93,8 +93,8 @@ def bm25(texts: Sequence[str]) -> Search:
     try:
         import bm25s
     except ImportError:
-        raise UserError("BM25 needs bm25s, which is not installed: pip install 'lmjax[search]', or give "
-                        "--retriever=vectors") from None  # fmt: skip
+        raise UserError(f"BM25 needs bm25s, which is not installed: {install('search')}; or "
+                        "give --retriever=vectors") from None  # fmt: skip
     logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to say what it does
     index = bm25s.BM25()
     index.index([_terms(text) for text in texts], show_progress=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmjax.errors import UserError
+from lmjax.errors import UserError, install
 from lmjax.evaluate.embeddings import unit
 
 # Fonts with Chinese, Japanese and Korean signs, which matplotlib's own has not; those installed are asked in turn.
@@ -30,7 +30,7 @@ def draw(words: Sequence[str], vectors, path, title: str, groups: Sequence[int] 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("a map needs matplotlib: install it (pip install matplotlib)") from None
+        raise UserError("a map needs matplotlib: " + install("plot")) from None
     if len(words) < 3:
         raise UserError(f"a map of {len(words)} words: expected at least 3")
     plane, beyond = components(vectors)
