@@ -8,10 +8,12 @@ import contextlib
 import gzip
 import hashlib
 import http.client
+import io
 import os
 import sys
 import tempfile
 import urllib.request
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,8 @@ TINYSHAKESPEARE = Source("tinyshakespeare", "https://karpathy.github.io/2015/05/
          "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt", 1_115_394,
          "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
 ))
+
+ARCHIVE = 1 << 26  # bytes of an archive that are read
 
 OFFICIAL = (PTB, WIKITEXT_2, TINYSHAKESPEARE)
 
@@ -162,8 +166,11 @@ def _mismatch(file: File, content: bytes) -> str:
 
 
 def _fetch(file: File) -> bytes:
+    """What its URL holds, unpacked; of an archive (.zip) the member of the file's name."""
     print(f"downloading {file.name} ({file.bytes / 1e6:.1f} MB) from {file.url}", file=sys.stderr, flush=True)
     with urllib.request.urlopen(file.url, timeout=20) as response:
+        if file.url.endswith(".zip"):
+            return _member(response.read(ARCHIVE), file)
         packed = file.url.endswith(".gz") and not file.name.endswith(".gz")
         content = gzip.GzipFile(fileobj=response) if packed else response
         try:
@@ -171,6 +178,18 @@ def _fetch(file: File) -> bytes:
             return content.decode("latin-1").encode() if file.latin else content
         except (EOFError, zlib.error) as error:
             raise OSError(f"damaged on its way: {error}") from None
+
+
+def _member(archive: bytes, file: File) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as found:
+            name = next(name for name in found.namelist() if name.rpartition("/")[2] == file.name)
+            with found.open(name) as content:
+                return content.read(file.bytes + 1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise OSError(f"damaged on its way: {error}") from None
+    except StopIteration:
+        raise OSError(f"the archive has no {file.name}") from None
 
 
 def _keep(path: Path, content: bytes) -> None:

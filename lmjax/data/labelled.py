@@ -82,7 +82,7 @@ SENTENCES = {
     ),
 }  # fmt: skip
 
-# The archive has them as trees/train.txt, ...: it is unpacked by hand. Names ending in -phrases train on every node.
+# Names ending in -phrases train on every node.
 _TREES = "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip"
 TREES = Source("sst-trees", "https://nlp.stanford.edu/sentiment/", (
     File("train", "train.txt", _TREES, 2_160_058, "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7"),

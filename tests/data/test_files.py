@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+import zipfile
 
 import pytest
 
@@ -139,3 +140,25 @@ def test_a_file_in_latin_1_at_its_place_is_utf8_here(tmp_path):
     url, digest = (tmp_path / "old.txt").as_uri(), hashlib.sha256(whole).hexdigest()
     file = files.File("train", "new.txt", url, len(whole), digest, latin=True)
     assert files.read(files.Source("twin", "", (file,))) == {"train": whole}
+
+
+def test_a_file_in_an_archive_at_its_place(twin, tmp_path):
+    content = b"(3 (2 It) (4 shines))\n" * 50
+    digest = hashlib.sha256(content).hexdigest()
+    with zipfile.ZipFile(tmp_path / "trees.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("trees/train.txt", content)
+        archive.writestr("trees/large.txt", bytes(10**6))
+    url = (tmp_path / "trees.zip").as_uri()
+
+    def source(name):
+        return files.Source("trees", "", (files.File("train", name, url, len(content), digest),))
+
+    assert files.read(source("train.txt")) == {"train": content}
+    for name, line in (("test.txt", "the archive has no test.txt"), ("large.txt", "no longer holds large.txt")):
+        with pytest.raises(UserError) as caught:
+            files.read(source(name))
+        one_line(caught, line)
+    (tmp_path / "trees.zip").write_bytes((tmp_path / "trees.zip").read_bytes()[:200])
+    with pytest.raises(UserError) as caught:
+        files.read(source("other.txt"))
+    one_line(caught, url, "cannot be fetched", "damaged on its way")
