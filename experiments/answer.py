@@ -19,7 +19,7 @@ eight epochs, word vectors from random: exact match 29.4, F1 41.9. No setting bu
     answer.py --workdir=RUN --documents=FOLDER --question="Who ...?"  the best answers from a folder of texts
     answer.py --workdir=RUN --documents=FOLDER --questions=FILE       a question a line, --output=FILE of JSON lines
     answer.py --predictions=FILE                                      exact match and F1 of a prediction file on --data
-    answer.py --recall                                                how often retrieval finds the right paragraph
+    answer.py --recall --data=squad    (extras search, weights)       how often retrieval finds the right paragraph
 
 Documents are cut into passages; --retriever=bm25 (needs the search extra) or vectors (of --encoder) chooses --read of
 them for the reader. Of the 10,570 questions BM25 finds the paragraph first for 75.3 %, among five for 90.9; MiniLM's

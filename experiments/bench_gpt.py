@@ -1,6 +1,6 @@
 """How fast a GPT trains: lmjax beside a PyTorch GPT of the same shape, in turn on one machine.
 
-    bash launch/run.sh experiments/bench_gpt.py --peer=gpt_torch.py --peer_python=PYTHON
+    bash launch/run.sh experiments/bench_gpt.py --peer=SCRIPT --peer_python=PYTHON
 
 Tokens a second of whole training steps: forward, backward, clipping by the global norm, AdamW, the loss read at
 every step. Without --dim it takes nanoGPT's CPU size (4 layers of 128 over 64 tokens) and then 4 layers of 256 over

@@ -1,6 +1,6 @@
 """How fast an LSTM language model trains: lmjax beside torch.nn.LSTM, in turn on one machine.
 
-    bash launch/run.sh experiments/bench_lstm.py --peer=lstm_torch.py --peer_python=PYTHON
+    bash launch/run.sh experiments/bench_lstm.py --peer=SCRIPT --peer_python=PYTHON
 
 Tokens a second of whole training steps in fp32: forward, backward, clipping by the global norm, SGD, the loss read at
 every step. Without --hidden it takes the sizes of Zaremba et al. 2014, 2 x 200 cells over 20 steps and then 2 x 650

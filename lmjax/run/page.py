@@ -20,7 +20,7 @@ def page(Config, presets: dict[str, dict], doc: str, program: str) -> str:
         column = min(max(map(len, presets)) + 4, 26)
         rows = [_row("  " + name, _changes(preset), column, width) for name, preset in presets.items()]
         parts.append("\n".join(["Presets (--preset=NAME)", *rows]))
-    return "\n\n".join(parts + _groups(Config, hidden={"preset"} if presets else set(), width=width))
+    return "\n\n".join(parts + _groups(Config, hidden={"preset"}, width=width))
 
 
 def _groups(Config, hidden: set[str], width: int) -> list[str]:
