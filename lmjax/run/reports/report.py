@@ -26,7 +26,8 @@ HEAD = "Results"
 ABOUT = (
     "Every figure here is drawn from the records under `experiments/results` by `launch/run.sh experiments/report.py`; "
     "none is written by hand. Means ± standard deviations are over the seeds in brackets. Published figures are marked "
-    "V where they were read in the source, R where they are recalled."
+    "V where they were read in the source, R where they are recalled. A command is one of the commit beside it: its "
+    "flags may have changed since."
 )
 
 
