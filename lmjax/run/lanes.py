@@ -116,7 +116,7 @@ def widths(folder, strategy, facts: Facts) -> list[int]:
 
 def called(form) -> str:
     """A form as lines name it."""
-    return f"{form.abreast} abreast" if getattr(form, "abreast", 1) > 1 else form.name
+    return f"{form.abreast} abreast" if form.abreast > 1 else form.name
 
 
 def fastest(calls: dict, state, rows, fits: Callable, say) -> Any:
@@ -128,7 +128,7 @@ def fastest(calls: dict, state, rows, fits: Callable, say) -> Any:
     taken = {}
     for form, call in calls.items():
         long = min(taken.values(), default=0.0) >= LONG * len(form.where)
-        wide = getattr(form, "abreast", 1) > 1
+        wide = form.abreast > 1
         if (long and isinstance(form, lanes.Together)) or (wide and not fits(form, call)):
             continue
         now, batch, seconds = form.place(state), form.batch(rows), []
@@ -161,7 +161,7 @@ def read(folder) -> dict | None:
 
 def keep(folder, facts: Facts, form, **more):
     """Writes lanes.json."""
-    said = {"form": form.name, "abreast": getattr(form, "abreast", 1)}
+    said = {"form": form.name, "abreast": form.abreast}
     write(folder / FACTS, said | {"lanes": [{"seed": one.seed, **one.values} for one in facts.lanes], **more})
 
 

@@ -163,7 +163,7 @@ class Alone:
 class Together:
     """All lanes in one program. strategy: its batches are [B, N, ...], or [B, ...] where one seed serves all lanes."""
 
-    name = "at once"
+    name, abreast = "at once", 1
 
     def __init__(self, strategy, draws, where: list[int]):
         """where: for each lane the place of its seed among the distinct ones."""
