@@ -54,19 +54,24 @@ def slurm(tmp_path_factory):
     subprocess.run([*script, "stop", str(folder / "one")], check=True)
 
 
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
+
+
 def submitted(slurm, *words):
     return slurm("sbatch", "--parsable", *words).strip()
 
 
 def wait(slurm, job, seconds=1500):
-    """Until the queue holds no task of the job; (restarts of each task, what was seen).
+    """Until every task of the job has ended; (restarts of each task, what was seen).
 
-    A job on its way back into the queue is for a moment in none of squeue's states, so that it has to be gone for long.
+    A job on its way back into the queue is for a while in none of the states that squeue shows unasked, and may look
+    ended: it is asked for by all states, and has to stay ended.
     """
     until, restarts, states, gone = time.monotonic() + seconds, {}, set(), 0
     while gone < 5:
-        lines = slurm("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%i %T").splitlines()
-        gone = 0 if lines else gone + 1
+        asked = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={job}", "--format=%i %T")
+        lines = slurm(*asked).splitlines()
+        gone = gone + 1 if all(line.split()[1] in ENDED for line in lines) else 0
         assert time.monotonic() < until, lines
         for line in lines:
             states.add(line.split()[1])
