@@ -83,7 +83,7 @@ def _micro_batch(loss, params, batch, key, clip, ghost: bool) -> Clipped:
     size = jax.tree.leaves(batch)[0].shape[0]
     keys = jax.random.split(key, size)
     one = of_example(loss)
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (batch, keys))
+    first = jax.eval_shape(lambda rows: jax.tree.map(lambda x: x[0], rows), (batch, keys))
     closed, shape = jax.make_jaxpr(one, return_shape=True)(params, *first)
     matrices = places.uses(closed.jaxpr, len(leaves)) if ghost else {}
     sites = [use for uses in matrices.values() for use in uses]
