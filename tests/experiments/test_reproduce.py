@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce
-from lmjax.errors import Interrupted, UserError, install
+from lmjax.errors import Interrupted, UserError
 from lmjax.run import flags, record
 from lmjax.run.reports import rows
 
@@ -93,7 +93,8 @@ def test_missing_data_is_told(tmp_path, monkeypatch, found):
     (tmp_path / "ptb").mkdir()
     assert rows.missing(row, tmp_path) == ""
     monkeypatch.setitem(rows.EXTRAS, "privacy", ("no_such_package",))
-    said = "the package no_such_package is not installed: " + install("privacy")
+    remedy = "set LMJAX_EXTRAS=privacy before launch/run.sh, or pip install 'lmjax[privacy]'"
+    said = f"the package no_such_package is not installed: {remedy}"
     assert rows.missing(row._replace(needs=rows.Needs(extra="privacy")), tmp_path) == said
 
 

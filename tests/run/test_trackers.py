@@ -105,7 +105,8 @@ def test_a_service_that_hangs_holds_nothing_up(tmp_path, monkeypatch):
 
 def test_a_missing_library_is_told_before_the_run(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"--track=mlflow needs the package mlflow: .* pip install 'lmjax\[mlflow\]'"):
+    said = r"package mlflow: set LMJAX_EXTRAS=mlflow before launch/run\.sh, or pip install 'lmjax\[mlflow\]'$"
+    with pytest.raises(UserError, match="^--track=mlflow needs the " + said):
         trackers.check(("mlflow",))
 
 
