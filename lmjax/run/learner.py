@@ -155,10 +155,9 @@ def compile(made: Learner, state, start: int, folder, say):
     state = form.plan(state) if made.config.dry_run else form.place(state)
     one, batch, draw = form.sample(state, form.batch(first))
     compiled, work = programs.find(one, batch, draw)
-    turns = len(state) if isinstance(state, list) else 1
     line = preflight.preflight(
         compiled, param.count(made.specs), made.strategy.devices, made.strategy.name, time.perf_counter() - began,
-        work * turns, lanes=made.count, beside=_beside(form, compiled, one),
+        work * form.turns, lanes=made.count, beside=_beside(form, compiled, one),
     )  # fmt: skip
     return form, programs, state, line
 
@@ -173,11 +172,9 @@ def twin(made: Learner, programs: Programs, steps: int, tokens: int) -> Twin:
 
 
 def _beside(form, compiled, state) -> int:
-    """Bytes of a device that lanes in turn take beside the one that is stepped: their states, and the scratch of those
-    that are under way meanwhile. state: of one."""
-    if not isinstance(form, lanes.InTurn):
-        return 0
-    return preflight.size(state) * (len(form.where) - 1) + preflight.scratch(compiled) * (form.abreast - 1)
+    """Bytes of a device that a form takes beside one call of its step: the states of the lanes that have another turn,
+    and the scratch of those that are under way meanwhile. state: a call's."""
+    return preflight.size(state) * (form.turns - 1) + preflight.scratch(compiled) * (form.abreast - 1)
 
 
 def _chosen(made: Learner, state, first: list, folder, say):
@@ -202,6 +199,7 @@ def _chosen(made: Learner, state, first: list, folder, say):
     known = side_by_side.known_form(config.form, folder, strategy, facts, made.alike)
     if known is None and config.dry_run:
         known = lanes.Together
+
     def fits(form, programs):
         compiled = next(iter(programs.known.values()))[0]
         have = preflight.device_memory(strategy.devices)

@@ -5,7 +5,8 @@ its keys. There are two ways to it: one program for all under `jax.vmap` (`Toget
 once and called for each lane (`InTurn`), which costs nothing where a lane alone keeps the device busy and which batches
 of several shapes need. A CPU may have several of those calls under way: steps of small arrays leave cores idle that
 another lane can use. `Alone` is a training without lanes; all three have the same methods, over the state as it is
-stepped ("running") and its canonical form, the one in checkpoints: arrays [N, ...], carry [B, N, ...].
+stepped ("running") and its canonical form, the one in checkpoints: arrays [N, ...], carry [B, N, ...]. A step of all
+lanes is `turns` calls of a compiled step, `abreast` of them at a time.
 
 N lanes, B batch.
 """
@@ -129,7 +130,7 @@ def join(states: list):
 class Alone:
     """One training: running and canonical state are the same, but for where they are."""
 
-    name = ""
+    name, turns, abreast = "", 1, 1
 
     def __init__(self, strategy, key):
         self.strategy, self.draws = strategy, key
@@ -163,7 +164,7 @@ class Alone:
 class Together:
     """All lanes in one program. strategy: its batches are [B, N, ...], or [B, ...] where one seed serves all lanes."""
 
-    name, abreast = "at once", 1
+    name, turns, abreast = "at once", 1, 1
 
     def __init__(self, strategy, draws, where: list[int]):
         """where: for each lane the place of its seed among the distinct ones."""
@@ -212,7 +213,7 @@ class InTurn:
     name = "in turn"
 
     def __init__(self, strategy, draws, where: list[int], abreast: int = 1):
-        self.strategy, self.where, self.abreast = strategy, where, abreast
+        self.strategy, self.where, self.turns, self.abreast = strategy, where, len(where), abreast
         self.threads = ThreadPoolExecutor(abreast, "lane") if abreast > 1 else None
         self.draws = [jax.tree.map(lambda x: x[i], draws) for i in range(len(where))]  # noqa: B023
         self.summary = jax.jit(lambda metrics: summary(jax.tree.map(lambda *x: jnp.stack(x), *metrics)))
