@@ -127,7 +127,7 @@ def fastest(calls: dict, state, rows, fits: Callable, say) -> Any:
     """
     taken = {}
     for form, call in calls.items():
-        long = min(taken.values(), default=0.0) >= LONG * len(form.where)
+        long = max(taken.values(), default=0.0) >= LONG * len(form.where)
         wide = form.abreast > 1
         if (long and isinstance(form, lanes.Together)) or (wide and not fits(form, call)):
             continue

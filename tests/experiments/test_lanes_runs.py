@@ -15,7 +15,7 @@ from lmjax.errors import UserError
 from lmjax.run import flags, grid, lanes, models
 from lmjax.run.options import Training
 from lmjax.train import optim, parallel
-from lmjax.train.lanes import AXES, InTurn, draws
+from lmjax.train.lanes import AXES, InTurn, Together, draws
 from lmjax.train.state import new_state
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
@@ -162,8 +162,8 @@ def test_as_many_lanes_are_abreast_as_a_measurement_or_the_run_before_or_memory_
         time.sleep(0.02)
         return state, {"loss": jnp.float32(0), "bad": jnp.int32(0)}
 
-    def fastest(fits):
-        calls = {InTurn(parallel.local(), form_draws, facts.where, width): sleeping for width in (1, 3)}
+    def fastest(fits, more=()):
+        calls = {InTurn(parallel.local(), form_draws, facts.where, width): sleeping for width in (1, 3)} | dict(more)
         state = jax.vmap(lambda _: state_of_one, out_axes=AXES, axis_size=3)(None)
         return lanes.fastest(calls, state, [{"x": np.zeros(1)}] * 3, lambda form, call: fits, said.append)
 
@@ -171,3 +171,7 @@ def test_as_many_lanes_are_abreast_as_a_measurement_or_the_run_before_or_memory_
     state_of_one = new_state({"w": jnp.zeros(2)}, optim.adamw(0.1))
     assert [fastest(fits).abreast for fits in (True, False)] == [3, 1]
     assert ["taken 3 abreast" in said[0], "abreast" in said[1]] == [True, False]
+    # A step of one alone that is long keeps the lanes at once from being tried, however short three abreast are.
+    monkeypatch.setattr(lanes, "LONG", 0.01)
+    at_once = Together(parallel.local(), form_draws, facts.where)
+    assert fastest(True, {at_once: lambda *given: pytest.fail("tried")}).abreast == 3
