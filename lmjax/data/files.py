@@ -20,6 +20,8 @@ from pathlib import Path
 
 from lmjax.errors import UserError
 
+ARCHIVE = 1 << 26  # bytes of an archive that are read
+
 
 @dataclass(frozen=True)
 class File:
@@ -70,8 +72,6 @@ TINYSHAKESPEARE = Source("tinyshakespeare", "https://karpathy.github.io/2015/05/
          "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt", 1_115_394,
          "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
 ))
-
-ARCHIVE = 1 << 26  # bytes of an archive that are read
 
 OFFICIAL = (PTB, WIKITEXT_2, TINYSHAKESPEARE)
 

@@ -139,16 +139,12 @@ def check(url: str):
     try:
         import optuna
     except ImportError:
-        raise UserError(
-            "a sweep needs Optuna: " + install("sweep")
-        ) from None
+        raise UserError("a sweep needs Optuna: " + install("sweep")) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url and not url.startswith(DATABASES):
         raise UserError(f"--storage={public(url)}: expected postgresql://USER@HOST/DATABASE, or nothing for a file")
     if url and importlib.util.find_spec("psycopg") is None:
-        raise UserError(
-            "--storage=postgresql:// needs psycopg: " + install("postgres")
-        )
+        raise UserError("--storage=postgresql:// needs psycopg: " + install("postgres"))
 
 
 def connect(folder: Path, url: str):
